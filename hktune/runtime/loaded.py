@@ -25,8 +25,9 @@ from hktune.runtime.calls.forms import LINEAR, LINEAR_BIAS, MATMUL, Form, activa
 from hktune.runtime.calls.gradients import asks_gradient, recorded_result
 from hktune.runtime.calls.operands import PLAIN
 from hktune.runtime.calls.scaled_call import ScaledCall, by_torch
+from hktune.runtime.calls.several_by_torch import by_torch as several_by_torch
+from hktune.runtime.calls.several_by_torch import finished as several_finished
 from hktune.runtime.calls.several_call import SeveralCall
-from hktune.runtime.calls.several_call import by_torch as several_by_torch
 from hktune.runtime.counts import Counts, Fallback, Stats
 from hktune.runtime.serving.place import Place
 from hktune.runtime.serving.route import Route
@@ -275,10 +276,13 @@ class LoadedTable:
         return place if isinstance(place, Fallback) else place.scaled.product(call, out)
 
     def several(self, call: SeveralCall) -> Tensor:
-        """torch's batched or grouped product, where nothing watches."""
+        """torch's batched or grouped product, where nothing watches. What is before steps is another call, which a
+        kernel may serve."""
         found = self._several(call)
         if not isinstance(found, Fallback):
             return found
+        if call.steps:
+            return several_finished(self.several(call.products), call.steps)
         self._counts.fell_back(found, call.a, call.b)
         return self._counts.by_torch(found, several_by_torch, call)
 
@@ -319,10 +323,14 @@ class LoadedTable:
         """Of the operations that it has entries of."""
         return frozenset(each.kind for each in self._operations)
 
+    def does(self, kind: str, *steps: str) -> bool:
+        """Whether it has entries of products of this kind with these steps behind."""
+        return any(each.kind == kind and each.epilogue == steps for each in self._operations)
+
     @property
-    def adds_to_batches(self) -> bool:
-        """Whether it has entries of batches whose products are added to something."""
-        return any(each.kind == "batched" and each.has_residual for each in self._operations)
+    def has_several_scaled(self) -> bool:
+        """Whether it has entries of several products with scales."""
+        return any(each.count and each.scales for each in self._operations)
 
     @property
     def has_scaled(self) -> bool:

@@ -37,13 +37,16 @@ from hktune.runtime.calls.forms import (
     linear_form,
 )
 from hktune.runtime.calls.gradients import asks_gradient
-from hktune.runtime.calls.operands import PLAIN, layout_of
+from hktune.runtime.calls.operands import layout_of
 from hktune.runtime.calls.scaled_call import ScaledCall, by_torch, call_of_integers, call_of_operator, call_of_recipes
+from hktune.runtime.calls.several_by_torch import by_torch as several_by_torch
 from hktune.runtime.calls.several_call import SeveralCall, added_to_products, is_one_product
+from hktune.runtime.calls.several_operators import CALLS_OF_OPERATORS
 from hktune.runtime.fusing.recorded_fusion import GraphLinears
 from hktune.runtime.loaded import LoadedTable
+from hktune.runtime.recorded_calls import name_of, several_problem, why_left_out, why_not_seen
 from hktune.runtime.token_counts import TokenCounts
-from hktune.runtime.torch_state import as_autocast, is_transformed
+from hktune.runtime.torch_state import as_autocast
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload, OpOverloadPacket
@@ -117,11 +120,11 @@ class Recorder:
 
     def note(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> None:
         """Count the product of two operands as `form` has them, and perhaps a bias."""
-        why = _why_left_out(left) or _why_left_out(right)
+        why = why_left_out(left) or why_left_out(right)
         dtypes = dict.fromkeys(each.dtype for each in (left, right, bias) if each is not None)
         has_own = form.is_float32 and bias is not None and bias.dtype is torch.float32
         if not why and len(dtypes) > 1 + has_own:
-            why = " and ".join(map(_name, dtypes))
+            why = " and ".join(map(name_of, dtypes))
         if why:
             self.left_out[why] += 1
             return
@@ -144,31 +147,28 @@ class Recorder:
         """Count a product that is added to a matrix. A matrix of 16 bits is left out: not every template adds to one,
         and a file with what a template cannot do is refused as a whole."""
         if left.dtype in KERNEL_DTYPES and not (form.is_float32 and to.dtype is torch.float32):
-            self.left_out[f"added to a {_name(to.dtype)} matrix"] += 1
+            self.left_out[f"added to a {name_of(to.dtype)} matrix"] += 1
         else:
             self.note(form, left, right, None)
 
     def note_scaled(self, call: ScaledCall | None) -> None:
         """Count a product of numbers of 8 bits or fewer."""
-        why = None if call is None else next(filter(None, map(_why_not_seen, call.tensors)), None)
+        why = None if call is None else next(filter(None, map(why_not_seen, call.tensors)), None)
         problem = None if why or call is None else call.problem
         if problem is not None:
             self.calls[problem] += 1
         elif call is None or 0 not in (call.sizes or ()):
             self.left_out[why or "scaled in another way"] += 1
 
-    def note_several(self, call: SeveralCall) -> None:
-        """Count a batched or a grouped product."""
-        why = next(filter(None, map(_why_left_out, (call.a, call.b))), None)
-        problem = None if why else call.problem
-        if problem is not None and problem.operation.has_residual and not may_be_added(problem, call.a):
-            self.left_out[f"added to products in {problem.operation.layout}"] += 1
-        elif problem is not None:
-            self.calls[problem] += 1
+    def note_several(self, call: SeveralCall | None) -> None:
+        """Count a batched or a grouped product; None is one that kernels do not know."""
+        found = several_problem(call)
+        if isinstance(found, str):
+            self.left_out[found] += 1
+        elif found is not None and call is not None:
+            self.calls[found] += 1
             if call.offsets is not None:
-                self._tokens.add(problem, call.offsets)
-        elif call.offsets is not None and 0 not in (call.sizes or ()):
-            self.left_out[why or "grouped in another way"] += 1
+                self._tokens.add(found, call.offsets)
 
     @property
     def shapes(self) -> ShapeList:
@@ -190,32 +190,6 @@ class Recorder:
     def yaml(self) -> str:
         """The calls as shapes.yaml. Raises ShapesError when there are none."""
         return shapes_yaml(self.shapes)
-
-
-def may_be_added(problem: Problem, tensor: Tensor) -> bool:
-    """Whether a template for the device of `tensor` adds a residual to such products of a batch: all but NVIDIA's want
-    A as it is read. A shapes file with what a template cannot do is refused as a whole."""
-    return problem.operation.layout[0] == "n" or (tensor.is_cuda and torch.version.hip is None)
-
-
-def _why_left_out(tensor: Tensor) -> str | None:
-    """What keeps a table from serving products of `tensor`, in a word; None where nothing does."""
-    return _why_not_seen(tensor) or (None if tensor.dtype in KERNEL_DTYPES else _name(tensor.dtype))
-
-
-def _why_not_seen(tensor: Tensor) -> str | None:
-    """The same of what a tensor is, whatever numbers it holds."""
-    if is_transformed():
-        return "transformed or traced"
-    if type(tensor) not in PLAIN:
-        return type(tensor).__name__
-    if tensor.is_nested or tensor.layout is not torch.strided:
-        return "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
-    return None
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -245,9 +219,18 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """See NotesScaled."""
         if not self.is_quiet:
             self._recorder.note_scaled(call)
+        return self._quietly(by_torch, call)
+
+    def several_without_table(self, call: SeveralCall) -> Tensor:
+        """See NotesSeveral."""
+        if not self.is_quiet:
+            self._recorder.note_several(call)
+        return self._quietly(several_by_torch, call)
+
+    def _quietly(self, product: Callable[..., Tensor], call: object) -> Tensor:
         was_quiet, self.is_quiet = self.is_quiet, True
         try:
-            return by_torch(call)
+            return product(call)
         finally:
             self.is_quiet = was_quiet
 
@@ -260,9 +243,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note_scaled(packet, args, kwargs)
         elif packet.__name__ == "_int_mm":
             self._recorder.note_scaled(call_of_integers(*args))
-        elif packet.__name__ == "_grouped_mm":
-            offsets = args[2] if len(args) > 2 else kwargs.get("offs")
-            self._recorder.note_several(SeveralCall(args[0], args[1], offsets))
+        elif packet._qualified_op_name in CALLS_OF_OPERATORS:
+            self._recorder.note_several(CALLS_OF_OPERATORS[packet._qualified_op_name](*args, **kwargs))
         elif packet is _aten.bmm and not _are_single(*args[:2]) and kwargs.keys() <= {"out"} and len(args) == 2:
             if is_one_product(args[0], args[1]):
                 self._note_product(args[0], args[1][0])

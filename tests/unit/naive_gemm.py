@@ -36,7 +36,8 @@ SCALED_OBJECT = (_FOLDER / "naive_gemm_scaled.hsaco").read_bytes()
 """Of numbers of 8 bits or fewer, with scales or without."""
 SCALED_SHA256 = hashlib.sha256(SCALED_OBJECT).hexdigest()
 SEVERAL_OBJECT = (_FOLDER / "naive_gemm_several.hsaco").read_bytes()
-"""Of several products: batched and grouped bf16, nt and nn, batched ones with strides; and grouped ones of K, tn."""
+"""Of several products: batched and grouped bf16, nt and nn, batched ones with strides; and grouped ones of K, tn. Also
+grouped ones in nt with silu and gates, and e4m3 with scales of rows."""
 SEVERAL_SHA256 = hashlib.sha256(SEVERAL_OBJECT).hexdigest()
 OBJECTS = {
     **{SHA256: OBJECT, F16_SHA256: F16_OBJECT, LAYOUTS_SHA256: LAYOUTS_OBJECT},
@@ -87,9 +88,11 @@ def launch_of(row: Trial) -> tuple[str, LaunchRule]:
         if not row.operation.is_grouped:
             several += [Argument(name, "u64") for name in ("stride_a", "stride_b")]
         products = 1 if row.operation.divides_rows else row.operation.count
-        order = sorted(pointers, key=lambda each: ("a", "b", "c", "residual", "offsets").index(each.name))
+        names = ("a", "b", "c", "residual", "scale_a", "scale_b", "offsets")
+        order = sorted(pointers, key=lambda each: names.index(each.name))
         rule = LaunchRule((grid[0], "m", products), block, 0, (*order, *several))
-        return "_".join(("naive", row.operation.kind, row.operation.layout, *row.operation.epilogue)), rule
+        words = (row.operation.a, row.operation.c) if row.operation.scales else (row.operation.layout,)
+        return "_".join(("naive", row.operation.kind, *words, *row.operation.epilogue)), rule
     if row.object_sha256 == SCALED_SHA256:
         scales = ("scale_a", "scale_b") if "scale_a" in operands_of(row.operation) else ()
         names = ("a", "b", "c", "bias", *scales)
