@@ -37,17 +37,19 @@ class GroupedDoor:
     _before: dict[str, Callable[..., Tensor]]
 
     def _grouped_mm(self, keys: Keys, *operands: Any, **named: Any) -> Tensor:
-        found = self._several(call_of_grouped(*operands, **named))
-        return self._before["_grouped_mm"](keys, *operands, **named) if found is None else found
+        return self._several(call_of_grouped(*operands, **named), "_grouped_mm", keys, *operands, **named)
 
     def _scaled_grouped_mm(self, keys: Keys, *operands: Any, **named: Any) -> Tensor:
-        found = self._several(call_of_scaled_grouped(*operands, **named))
-        return self._before["_scaled_grouped_mm"](keys, *operands, **named) if found is None else found
+        call = call_of_scaled_grouped(*operands, **named)
+        return self._several(call, "_scaled_grouped_mm", keys, *operands, **named)
 
     def _scaled_grouped_mm_v2(self, keys: Keys, *operands: Any, **named: Any) -> Tensor:
-        found = self._several(call_of_scaled_grouped_recipes(*operands, **named))
-        return self._before["_scaled_grouped_mm_v2"](keys, *operands, **named) if found is None else found
+        call = call_of_scaled_grouped_recipes(*operands, **named)
+        return self._several(call, "_scaled_grouped_mm_v2", keys, *operands, **named)
 
-    def _several(self, call: SeveralCall | None) -> Tensor | None:
-        """None where torch's own is to be called."""
-        return None if call is None else self.table.below_several(call)
+    def _several(self, call: SeveralCall | None, name: str, *operands: Any, **named: Any) -> Tensor:
+        """None is a call that no table knows."""
+        before = self._before[name]
+        return (
+            before(*operands, **named) if call is None else self.table.below_grouped(call, before, *operands, **named)
+        )

@@ -300,6 +300,17 @@ class LoadedTable:
         """The same as `below` has a product."""
         return self._counted_below(self._several(call, out))
 
+    def below_grouped(
+        self, call: SeveralCall, before: Callable[..., Tensor], *operands: object, **named: object
+    ) -> Tensor:
+        """The same of groups, or what torch's own `before` makes of these operands: it may end in a product of each
+        group, which are all one call."""
+        found = self._several(call)
+        self._counted_below(found)
+        return (
+            self._counts.by_torch(found, partial(before, *operands, **named)) if isinstance(found, Fallback) else found
+        )
+
     def _several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | Fallback:
         place = self._place_of(call.a, call.tensors)
         return place if isinstance(place, Fallback) else place.several.product(call, out)

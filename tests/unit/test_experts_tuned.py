@@ -8,22 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from gemm_bf16_variants import space
+from gemm_bf16_variants import ROOT, space
 from torch import Tensor
 from torch.nn import functional
 
 import hktune
 from hktune.dispatch.calls import SEVERAL_OPERATIONS
 from hktune.runtime import operators
+from hktune.space.search_space import load_space
 
 M, FEATURES, HIDDEN, EXPERTS = 40, 32, 64, 4
 ENDS = [3, 3, 30, M]
 FLOAT8 = torch.float8_e4m3fn
 
 
-def test_what_calls_ask_for_is_what_the_template_has() -> None:
-    template = space().template
-    assert [str(each) for each in SEVERAL_OPERATIONS if not template.does(each)] == []
+def test_what_calls_ask_for_is_what_a_template_has() -> None:
+    """All but a residual behind a transposed A is gfx950's."""
+    sm90a = load_space(ROOT / "search_spaces" / "sm90a_gemm_bf16.yaml").template
+    others = [each for each in SEVERAL_OPERATIONS if not space().template.does(each)]
+    assert {(each.kind, each.layout[0], each.epilogue) for each in others} == {("batched", "t", ("residual",))}
+    assert all(sm90a.does(each) for each in others)
 
 
 class Layer:

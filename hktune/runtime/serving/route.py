@@ -20,7 +20,7 @@ _SCALED_SEVERAL_OPERANDS = (*SCALED_OPERANDS[:-1], *SEVERAL_OPERANDS[-2:])
 def _operands_of(operation: Operation) -> tuple[str, ...]:
     """What its prepared launches are called with, before the stream."""
     operands = operands_of(operation)
-    usual = SEVERAL_OPERANDS if operation.count else CALL_OPERANDS
+    usual: tuple[str, ...] = SEVERAL_OPERANDS if operation.count else CALL_OPERANDS
     if "scale_a" in operands:
         usual = _SCALED_SEVERAL_OPERANDS if operation.count else SCALED_OPERANDS
     return (*usual, *(name for name in END_OPERANDS if name in operands))
