@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
+from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE, space_in
 
 if TYPE_CHECKING:
     from hip_stand_in import StandIn
@@ -34,6 +35,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if mark and os.environ.get("HKTUNE_ROCM_VIRTUAL") != packages:
             command = f"scripts/rocm-virtual --packages {packages}"
             item.add_marker(pytest.mark.skip(reason=f"needs AMD's HIP runtime over a virtual GPU: {command} runs it"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_over() -> Iterator[None]:
+    """No table is current, torch's own products are torch's, and compilers have no pass of hktune's, whatever another
+    test did. A test that imports no runtime is not made to."""
+    _leave_nothing()
+    yield
+    _leave_nothing()
+
+
+def _leave_nothing() -> None:
+    modules = sys.modules
+    if "hktune.runtime" not in modules:
+        return
+    runtime, operators = modules["hktune.runtime"], modules["hktune.runtime.operators"]
+    runtime.disable()
+    runtime.unload()
+    operators.when_traced.clear()
+    config = modules.get("torch._inductor.config")
+    if config is not None and type(config.post_grad_custom_pre_pass).__name__ == "HktuneGraphFusion":
+        config.post_grad_custom_pre_pass = None
 
 
 @pytest.fixture
@@ -61,15 +84,7 @@ def ctrl_c() -> Iterator[Callable[[], None]]:
 @pytest.fixture(scope="session")
 def toy_space_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The YAML of a small search space with coupled parameters, its template beside it in ../kernels/gfx950/toy."""
-    root = tmp_path_factory.mktemp("toy")
-    template = root / "kernels" / "gfx950" / "toy"
-    template.mkdir(parents=True)
-    (template / "template.yaml").write_text(TOY_TEMPLATE)
-    (template / "toy.hip").write_text(TOY_SOURCE)
-    space = root / "search_spaces" / "toy.yaml"
-    space.parent.mkdir()
-    space.write_text(TOY_SPACE)
-    return space
+    return space_in(tmp_path_factory.mktemp("toy"), "gfx950/toy.hip", TOY_TEMPLATE, TOY_SOURCE, TOY_SPACE)
 
 
 @pytest.fixture

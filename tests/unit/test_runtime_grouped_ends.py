@@ -20,7 +20,7 @@ from hktune.core.errors import InputError, TableError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
-from hktune.runtime import FallbackWarning, LoadedTable, operators, recorded_calls, recorder
+from hktune.runtime import FallbackWarning, LoadedTable, operators, recorded_several, recorder
 
 M, N, K, GROUPS = 24, 32, 64, 4
 ENDS = [5, 5, 20, 24]
@@ -264,7 +264,7 @@ def test_a_recording_has_what_one_kernel_could_do(table: LoadedTable, tmp_path: 
 
 def test_on_nvidia_the_product_is_recorded(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its template has no grouped gates, and a file with such is refused."""
-    monkeypatch.setattr(recorded_calls, "_is_nvidia", lambda tensor: True)
+    monkeypatch.setattr(recorded_several, "_is_nvidia", lambda tensor: True)
     a, weights, offsets = operands()
     with recorder.Recorder() as seen:
         hktune.gated_grouped_mm(a, weights.mT, offsets)

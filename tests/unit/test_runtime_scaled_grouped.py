@@ -19,7 +19,7 @@ from hktune.core.errors import InputError, TableError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
-from hktune.runtime import FallbackWarning, LoadedTable, operators, recorded_calls, recorder
+from hktune.runtime import FallbackWarning, LoadedTable, operators, recorded_several, recorder
 from hktune.tables.findings import examine_table
 
 M, N, K, GROUPS = 24, 32, 64, 4
@@ -287,7 +287,7 @@ def test_torchs_own_calls_are_recorded(table: LoadedTable) -> None:
 
 def test_on_nvidia_experts_of_float8_are_left_out(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its template has none, and a file with such is refused."""
-    monkeypatch.setattr(recorded_calls, "_is_nvidia", lambda tensor: True)
+    monkeypatch.setattr(recorded_several, "_is_nvidia", lambda tensor: True)
     with recorder.Recorder() as seen:
         hktune.scaled_grouped_mm(*operands())
     assert (dict(seen.calls), seen.others) == ({}, "grouped in another way: 1")
