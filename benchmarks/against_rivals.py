@@ -30,7 +30,7 @@ from hktune.emulator.clock.launch_time import Modelled, Profile, modelled_time
 from hktune.emulator.clock.memory_traffic import tile_order
 from hktune.space import SearchSpace, load_space
 from hktune.store.trials import read_trials
-from hktune.tuning.benches import EmulatedBench
+from hktune.tuning.benches.emulated_bench import EmulatedBench
 from hktune.tuning.rivals import FOLDER, RIVALS, same_product
 
 

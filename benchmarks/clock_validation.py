@@ -32,7 +32,7 @@ from hktune.emulator.clock import launch_time
 from hktune.emulator.clock.memory_traffic import tile_order
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.benches import EmulatedBench
+from hktune.tuning.benches.emulated_bench import EmulatedBench
 
 # TFLOP/s of HipKittens' bf16 kernels on an MI355X: its repository, analysis/bf16_gemm/mi350x (November 2025). They time
 # one launch between two events on an idle device, which adds some 10 us of launching to the small ones.

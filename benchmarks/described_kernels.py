@@ -18,7 +18,7 @@ from hktune.core.config import Config
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACES
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.benches import EmulatedBench
+from hktune.tuning.benches.emulated_bench import EmulatedBench
 from hktune.tuning.rivals import is_here
 
 

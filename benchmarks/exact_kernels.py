@@ -37,7 +37,7 @@ from hktune.emulator.clock.memory_traffic import Order, tile_order
 from hktune.emulator.clock.rates import Rates
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.benches import EmulatedBench
+from hktune.tuning.benches.emulated_bench import EmulatedBench
 from hktune.tuning.rivals import is_here, same_product
 from hktune.workers.prover import Prover
 

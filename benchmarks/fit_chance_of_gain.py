@@ -23,7 +23,7 @@ from hktune.core.shipped import space_file
 from hktune.search import create_strategy
 from hktune.space import load_space
 from hktune.store.recordings import Recording, load_recordings
-from hktune.tuning.search_curve import GAIN, SearchCurve, chance
+from hktune.tuning.searching.search_curve import GAIN, SearchCurve, chance
 from hktune.tuning.simulation import replay
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"

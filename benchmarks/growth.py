@@ -37,7 +37,7 @@ from hktune.dispatch.table import VERSION, Table
 from hktune.space import SearchSpace, load_space
 from hktune.store import capture_environment, write_environment
 from hktune.store.rows import HEADER, Encoder
-from hktune.tuning.benches import EmulatedBench
+from hktune.tuning.benches.emulated_bench import EmulatedBench
 from hktune.tuning.trial_rows import now
 from hktune.workers.prover import COMPILE_DEADLINE_S
 

@@ -35,7 +35,7 @@ from hktune.emulator.clock.launch_time import LATENCIES_CLK, Profile
 from hktune.emulator.clock.memory_traffic import tile_order
 from hktune.emulator.clock.rates import rates_of
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.benches import EmulatedBench
+from hktune.tuning.benches.emulated_bench import EmulatedBench
 
 GEOMETRY = ["block_m", "block_n", "block_k", "stages", "warps_m", "warps_n"]
 STAGES_MAX, DEPTH_MAX = 4, 128

@@ -16,7 +16,7 @@ from hktune.core.trial import Trial
 from hktune.dispatch import read_table
 from hktune.dispatch.table import Entry
 from hktune.store import read_trials
-from hktune.tuning.confirmation import deciding, finalists
+from hktune.tuning.confirming.confirmation import deciding, finalists
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from hktune.core.shipped import space_file
 from hktune.search import create_strategy
 from hktune.space import load_space
 from hktune.store.recordings import Recording, load_recordings
-from hktune.tuning import lessons, turns
+from hktune.tuning.searching import lessons, turns
 from hktune.tuning.simulation import replay_run
 
 WEIGHTS = (1.0, 4.0, 16.0, 64.0)

@@ -28,7 +28,7 @@ from hktune.core.shipped import DEFAULT_SPACE
 from hktune.emulator.clock.launch_time import Profile, modelled_time
 from hktune.emulator.clock.memory_traffic import Indices, Order, row_major, tiles_of
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.benches import EmulatedBench
+from hktune.tuning.benches.emulated_bench import EmulatedBench
 
 Changes = Mapping[str, Value]  # against the space's default, 256x256x64 in 8 waves
 PINGPONG: Changes = {"schedule": "pingpong", "refill": "late", "lgkmcnt_clusters": 1, "spread": 4}

@@ -35,12 +35,12 @@ from hktune.space import SearchSpace, load_spaces
 from hktune.store import TrialStore
 from hktune.template import Templates
 from hktune.tuning.callbacks import Callbacks
+from hktune.tuning.cluster.ray_part import GpuFacts, Report, SentPart
+from hktune.tuning.cluster.ray_search import RemoteGpu, RemoteSearch
 from hktune.tuning.ledger import Ledger
 from hktune.tuning.part import Part
-from hktune.tuning.progress import Silent
-from hktune.tuning.ray_part import GpuFacts, Report, SentPart
-from hktune.tuning.ray_search import RemoteGpu, RemoteSearch
-from hktune.tuning.searches import Budget, Search
+from hktune.tuning.searching.progress import Silent
+from hktune.tuning.searching.searches import Budget, Search
 from hktune.tuning.trial_rows import RowContext
 
 H200 = Identity("cuda", "sm90a", "made up", 132)

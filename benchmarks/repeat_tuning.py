@@ -20,8 +20,9 @@ from hktune.core.trial import Trial
 from hktune.space import load_space
 from hktune.store import read_trials
 from hktune.template import Templates
-from hktune.tuning.benches import GpuBench, choose_device
-from hktune.tuning.confirmation import attempt_of, deciding, finalists
+from hktune.tuning.benches.device_choice import choose_device
+from hktune.tuning.benches.gpu_bench import GpuBench
+from hktune.tuning.confirming.confirmation import attempt_of, deciding, finalists
 
 
 def main() -> None:

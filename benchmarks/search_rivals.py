@@ -33,7 +33,7 @@ from hktune.report.console import make_console
 from hktune.report.simulated import as_json, print_simulated
 from hktune.space import Parameter
 from hktune.store.recordings import Recording, load_recordings
-from hktune.tuning.cost import slowness
+from hktune.tuning.searching.cost import slowness
 from hktune.tuning.simulation import Replay, Simulated
 
 PROPOSALS_MAX = 20  # for each trial: a search that proposes the same again and again has ended

@@ -28,10 +28,10 @@ from hktune.search import create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.store import TrialStore
 from hktune.template import Templates
-from hktune.tuning.loop import Tuner
-from hktune.tuning.searches import Budget, Search
+from hktune.tuning.searching.loop import Tuner
+from hktune.tuning.searching.searches import Budget, Search
+from hktune.tuning.searching.strategies_apart import StrategiesApart
 from hktune.tuning.side_by_side import side_by_side
-from hktune.tuning.strategies_apart import StrategiesApart
 from hktune.tuning.trial_rows import RowContext
 from hktune.workers.gpu_worker import Answer, ContainedStopwatch, GpuExecutor, GpuWorker, Request, Screen, Serve
 

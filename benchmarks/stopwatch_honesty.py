@@ -22,7 +22,8 @@ from hktune.measure.comparison import Comparison
 from hktune.measure.stopping import CONFIRMING, SCREENING
 from hktune.measure.timer import Side
 from hktune.space import load_space
-from hktune.tuning.benches import GpuBench, choose_device
+from hktune.tuning.benches.device_choice import choose_device
+from hktune.tuning.benches.gpu_bench import GpuBench
 from hktune.workers.gpu_service import GpuService, Serving
 
 LAUNCHES, SLOWED_LAUNCHES = 50, 51

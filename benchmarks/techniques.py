@@ -33,7 +33,7 @@ from hktune.measure.modelled import ModelledStopwatch
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, load_space
 from hktune.template import Templates
-from hktune.tuning.benches import EmulatedBench
+from hktune.tuning.benches.emulated_bench import EmulatedBench
 
 PROBLEMS = [
     Problem(8192, 8192, 8192),

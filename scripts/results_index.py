@@ -17,7 +17,7 @@ from hktune.core.publish import publish
 from hktune.core.trial import Trial, by_problem
 from hktune.dispatch import Table, read_table
 from hktune.store import Environment, read_environment, read_trials
-from hktune.tuning.confirmation import deciding, finalists
+from hktune.tuning.confirming.confirmation import deciding, finalists
 
 ROOT = Path(__file__).resolve().parents[1] / "results"
 _HEAD = """# Results

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE
+from toy_space import TOY_SOURCE, TOY_SPACE, TOY_TEMPLATE, space_in
 
 if TYPE_CHECKING:
     from hip_stand_in import StandIn
@@ -61,15 +61,7 @@ def ctrl_c() -> Iterator[Callable[[], None]]:
 @pytest.fixture(scope="session")
 def toy_space_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The YAML of a small search space with coupled parameters, its template beside it in ../kernels/gfx950/toy."""
-    root = tmp_path_factory.mktemp("toy")
-    template = root / "kernels" / "gfx950" / "toy"
-    template.mkdir(parents=True)
-    (template / "template.yaml").write_text(TOY_TEMPLATE)
-    (template / "toy.hip").write_text(TOY_SOURCE)
-    space = root / "search_spaces" / "toy.yaml"
-    space.parent.mkdir()
-    space.write_text(TOY_SPACE)
-    return space
+    return space_in(tmp_path_factory.mktemp("toy"), "gfx950/toy.hip", TOY_TEMPLATE, TOY_SOURCE, TOY_SPACE)
 
 
 @pytest.fixture

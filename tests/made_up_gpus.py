@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
+
 from hktune.compile import CachedCompiler
 from hktune.core.errors import DeviceError
 from hktune.core.group_sizes import Tokens
@@ -20,11 +22,27 @@ from hktune.core.settings import Settings
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.measure.energy import Energies, Energy
 from hktune.measure.stopwatch import Attempt, Confirmation
-from hktune.tuning.benches import GpuBench
+from hktune.tuning.benches import device_choice, gpu_bench, gpus
+from hktune.tuning.benches.gpu_bench import GpuBench
 from hktune.workers.gpu_worker import Answer, Confirm, MeasureEnergy, NameAlgorithms, Prove, Request, Screen, Serve
 
 H200 = Identity("cuda", "sm90a", "NVIDIA H200", 132, "10de:2335:18be")
 SLOW_S = 0.5
+
+
+@dataclass(frozen=True)
+class Found:
+    """What opening a device gives, as far as a run looks at it."""
+
+    identity: Identity = H200
+
+
+def find_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Let runs of this process find `count` H200 that nobody has, and let a StandInService answer for each."""
+    for module in (device_choice, gpu_bench, gpus):
+        monkeypatch.setattr(module, "open_device", lambda *_, **__: Found())
+    monkeypatch.setattr(gpus, "count_devices", lambda *_: count)
+    monkeypatch.setattr(gpu_bench, "GpuService", StandInService)
 
 
 @dataclass(frozen=True)

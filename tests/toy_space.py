@@ -1,4 +1,8 @@
-"""A small search space with coupled parameters, and its template."""
+"""A small search space with coupled parameters, and its template; and spaces of a test's own as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
 
 TOY_TEMPLATE = """
 name: toy
@@ -62,3 +66,18 @@ seeds:
   - {block_m: 256, block_n: 256, stages: 2}
   - {block_m: 64, eager: true}
 """
+
+
+def space_in(root: Path, name: str, template: str, source: str, space: str) -> Path:
+    """The YAML of the space `name` below `root`, its template beside it in ../kernels, as hktune has its own. `name` is
+    ARCH/NAME.SUFFIX of the source."""
+    arch, _, file = name.partition("/")
+    stem = file.partition(".")[0]
+    folder = root / "kernels" / arch / stem
+    folder.mkdir(parents=True)
+    (folder / "template.yaml").write_text(template)
+    (folder / file).write_text(source)
+    path = root / "search_spaces" / f"{stem}.yaml"
+    path.parent.mkdir()
+    path.write_text(space)
+    return path

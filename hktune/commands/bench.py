@@ -49,7 +49,8 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.core.candidate import Candidate
     from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
-    from hktune.tuning.benches import GpuBench, choose_device
+    from hktune.tuning.benches.device_choice import choose_device
+    from hktune.tuning.benches.gpu_bench import GpuBench
 
     settings = settings_of(options)
     kind, space_file = choose_device(options.device, options.space, settings)

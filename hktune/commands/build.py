@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hktune.core.operation import Operation
     from hktune.core.problem import Problem
     from hktune.space import SearchSpace
-    from hktune.tuning.prebuilt import BuildSummary
+    from hktune.tuning.benches.prebuilt import BuildSummary
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.exchange import read_shapes
     from hktune.report.heartbeat import working
     from hktune.space import load_space
-    from hktune.tuning.prebuilt import Wanted, build, replaced_build
+    from hktune.tuning.benches.prebuilt import Wanted, build, replaced_build
 
     space = load_space(options.space)
     problems = read_shapes(options.shapes).shapes.problems if options.shapes else ()
@@ -97,14 +97,14 @@ def _run(options: argparse.Namespace) -> int:
 
 def _listed(options: argparse.Namespace, space: SearchSpace) -> list[Config]:
     """The configs of --configs."""
-    from hktune.tuning.prebuilt import read_configs
+    from hktune.tuning.benches.prebuilt import read_configs
 
     return read_configs(options.configs, space) if options.configs else []
 
 
 def _favoured(options: argparse.Namespace, space: SearchSpace, problems: Sequence[Problem]) -> list[Config]:
     """The configs that the results of --prior favour for `problems`; without problems, for any."""
-    from hktune.tuning.prior import Prior
+    from hktune.tuning.priors.prior import Prior
 
     prior = Prior(options.prior, space)
     favoured = chain.from_iterable(map(prior.favoured, problems)) if problems else prior.everything()

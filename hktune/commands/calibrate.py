@@ -21,7 +21,7 @@ from hktune.commands.arguments import (
 from hktune.commands.parser import DONE, FAILED, Command
 
 if TYPE_CHECKING:
-    from hktune.tuning.measured_trials import Calibrated
+    from hktune.tuning.calibrating.measured_trials import Calibrated
 
 _KERNELS, _ROWS = 300, 1000
 
@@ -68,9 +68,9 @@ def _run(options: argparse.Namespace) -> int:
 def _calibrated(options: argparse.Namespace) -> Calibrated:
     from hktune.core.arch import GFX950
     from hktune.report.heartbeat import working
-    from hktune.tuning.clock_calibration import ClockOptions, calibrate_clock
-    from hktune.tuning.estimate_calibration import calibrate_estimate
-    from hktune.tuning.measured_trials import device_of
+    from hktune.tuning.calibrating.clock_calibration import ClockOptions, calibrate_clock
+    from hktune.tuning.calibrating.estimate_calibration import calibrate_estimate
+    from hktune.tuning.calibrating.measured_trials import device_of
 
     if device_of(options.directory).arch != GFX950.name:
         with working(lambda: "fitting the estimate"):

@@ -159,7 +159,7 @@ def _tabled(path: Path) -> Iterator[Named]:
 
 
 def _built(path: Path) -> Iterator[Named]:
-    from hktune.tuning.prebuilt import built_record
+    from hktune.tuning.benches.prebuilt import built_record
 
     record = built_record(path.parent)
     for values in chain(record.configs, *record.others.values()):

@@ -83,7 +83,7 @@ def _explain_time(options: argparse.Namespace, space: SearchSpace, file: Path, c
     from hktune.report.console import make_console
     from hktune.report.heartbeat import working
     from hktune.report.time_breakdown import print_time
-    from hktune.tuning.benches import EmulatedBench
+    from hktune.tuning.benches.emulated_bench import EmulatedBench
 
     template = space.template
     if template.language == "cuda":

@@ -95,7 +95,7 @@ def _tunableop(validators: Path | None, trials: Sequence[Trial]) -> tuple[bytes,
     """A results file of TunableOp, and how many products it has."""
     from hktune.exchange.foreign_file import read_foreign
     from hktune.export.tunableop_results import tunableop_file
-    from hktune.tuning.confirmation import deciding
+    from hktune.tuning.confirming.confirmation import deciding
 
     how = "let the PyTorch that shall use the file write one (PYTORCH_TUNABLEOP_ENABLED=1), and name that"
     if validators is None:

@@ -77,6 +77,13 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
         "--block", metavar="X,Y,Z", help="work-items of a workgroup (default: what Triton's metadata say, else 64)"
     )
     kernel.add_argument("--lds", metavar="BYTES", help="dynamic LDS (default: what Triton's metadata say, else 0)")
+    _add_compiling(kernel)
+    _add_values(kernel)
+    kernel.add_argument("--strict", action="store_true", help="rules that AMD's own kernels break are hazards too")
+
+
+def _add_compiling(kernel: argparse._ArgumentGroup) -> None:
+    """How a source is compiled."""
     kernel.add_argument(
         "-D",
         dest="define",
@@ -89,8 +96,6 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     kernel.add_argument(
         "--flags", default=_USUAL["flags"], metavar="LINE", help="a compiler's flags, or its whole line in a Makefile"
     )
-    _add_values(kernel)
-    kernel.add_argument("--strict", action="store_true", help="rules that AMD's own kernels break are hazards too")
 
 
 def _add_values(kernel: argparse._ArgumentGroup) -> None:

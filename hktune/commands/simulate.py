@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace) -> int:
 def _led(recordings: list[Recording], options: argparse.Namespace) -> tuple[list[Recording], list[str]]:
     """The recordings, each led by what is learned from --prior, and what is said of that. Raises InputError."""
     from hktune.store import merged_trials
-    from hktune.tuning.transfer import NOT_INSTALLED, can_learn, led
+    from hktune.tuning.priors.transfer import NOT_INSTALLED, can_learn, led
 
     if not options.space:
         raise InputError("--prior needs --space: what is learned from is what the space derives for each shape")

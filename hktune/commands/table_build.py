@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.store import folder_of, merged_trials, origin_texts
     from hktune.tables import BuildOptions, build_table, compilers_of, cross_trials, regrets
     from hktune.tuning.candidates import candidate_spaces
-    from hktune.tuning.confirmation import deciding
+    from hktune.tuning.confirming.confirmation import deciding
     from hktune.tuning.own_trials import own_trials
     from hktune.tuning.trial_rows import now
 

@@ -23,7 +23,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.report.console import make_console
     from hktune.store.trials import FILE_NAME, read_trials
     from hktune.tables.other_board import on_other_board
-    from hktune.tuning.confirmation import deciding
+    from hktune.tuning.confirming.confirmation import deciding
 
     first, second = read_table(options.first), read_table(options.second)
     if first.arch != second.arch:

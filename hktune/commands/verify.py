@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.core.outcome import Failure
     from hktune.report.heartbeat import working
     from hktune.space import load_space, require_legal
-    from hktune.tuning.benches import EmulatedBench
+    from hktune.tuning.benches.emulated_bench import EmulatedBench
 
     if options.kernel:
         _require_no_config(options)

@@ -18,6 +18,7 @@ from hktune.emulator.clock.trace_recorder import Recorder
 from hktune.emulator.hazards.checker import Hazards, shadow_of
 from hktune.emulator.hazards.finding import Locate, Watch
 from hktune.emulator.hazards.footprint import footprints_of
+from hktune.emulator.hazards.memory_shadow import MemoryShadow
 from hktune.emulator.instructions.control import Trap
 from hktune.emulator.instructions.program import Block, Program
 from hktune.emulator.machine.memory import AddressError, AddressSpace
@@ -87,11 +88,7 @@ def run_dispatch(
         count = min(size, dispatch.workgroups - first)
         waves = Waves(machine.space, count, dispatch.waves_per_workgroup, dispatch.lds_bytes, dispatch.scratch_bytes)
         notes = waves.recorder = recorder if first == 0 else None
-        hazards = None
-        if shadow is not None and watch is not None:
-            entry = machine.program.block_at(machine.program.entry)
-            hazards = Hazards(waves, dispatch, first, machine.descriptor, shadow, watch, entry)
-            machine.space.on_stray = hazards.stray if watch.gather else None
+        hazards = _hazards_of(machine, dispatch, waves, first, shadow, watch)
         late = LateData(waves) if schedule.late and hazards is None else None
         waves.hazards = late or hazards
         waves.pc[:] = machine.program.entry
@@ -102,6 +99,19 @@ def run_dispatch(
     slices = Slices(run_batch, machine.space, watch, lambda: limits.steps, mixes, workers)
     with np.errstate(all="ignore"):
         _run_batches(firsts, run_batch, slices, limits)
+
+
+def _hazards_of(
+    machine: Machine, dispatch: Dispatch, waves: Waves, first: int, shadow: MemoryShadow | None, watch: Watch | None
+) -> Hazards | None:
+    """What looks for hazards in the batch that begins with workgroup `first`, and hears of its strays; None where
+    nothing is looked for."""
+    if shadow is None or watch is None:
+        return None
+    entry = machine.program.block_at(machine.program.entry)
+    hazards = Hazards(waves, dispatch, first, machine.descriptor, shadow, watch, entry)
+    machine.space.on_stray = hazards.stray if watch.gather else None
+    return hazards
 
 
 def _run_batches(firsts: range, run_batch: RunBatch, slices: Slices, limits: Limits) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from hktune.core.calibration import CLOCK, Calibration
 from hktune.report.columns import Column, print_columns, print_line, print_prose
-from hktune.tuning.measured_trials import Calibrated
+from hktune.tuning.calibrating.measured_trials import Calibrated
 
 
 def print_calibrated(console: Console, found: Calibrated) -> None:

@@ -24,13 +24,20 @@ def heartbeat(console: Console, line: Callable[[], str]) -> Iterator[None]:
     if console.is_terminal:
         yield
         return
+    with repeated(lambda: console.print(escaped(line()), soft_wrap=True, highlight=False, markup=False), LINE_EVERY_S):
+        yield
+
+
+@contextmanager
+def repeated(beat: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Meanwhile call `beat` every so many seconds, from a thread of its own; never again when the block is left."""
     over = threading.Event()
 
-    def beat() -> None:
-        while not over.wait(LINE_EVERY_S):
-            console.print(escaped(line()), soft_wrap=True, highlight=False, markup=False)
+    def go_on() -> None:
+        while not over.wait(every_s):
+            beat()
 
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread = threading.Thread(target=go_on, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield

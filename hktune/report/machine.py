@@ -28,7 +28,7 @@ from hktune.core.torch_choice import Machine, Torch, complaint, find_machine
 from hktune.device.hip import HipDevice
 from hktune.device.hip_library import hip_library
 from hktune.device.vendor_libraries import vendor_libraries
-from hktune.tuning.benches import choose_device
+from hktune.tuning.benches.device_choice import choose_device
 
 _KFD = Path("/dev/kfd")
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE of cuda.h

@@ -20,7 +20,7 @@ from hktune.core.outcome import Status
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.report.heartbeat import heartbeat
-from hktune.tuning.loop import Listener
+from hktune.tuning.searching.loop import Listener
 
 
 class RunProgress:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 
+from hktune.report.heartbeat import repeated
 from hktune.report.run_progress import RunProgress
 
 UPDATE_EVERY_S = 0.5
@@ -35,19 +35,10 @@ class NotebookProgress(RunProgress):
         from IPython.display import HTML, display
 
         handle = display(HTML(self.markup()), display_id=True)
-        over = threading.Event()
-
-        def update() -> None:
-            while not over.wait(UPDATE_EVERY_S):
-                handle.update(HTML(self.markup()))
-
-        thread = threading.Thread(target=update, name="notebook progress", daemon=True)
-        thread.start()
         try:
-            yield
+            with repeated(lambda: handle.update(HTML(self.markup())), UPDATE_EVERY_S):
+                yield
         finally:
-            over.set()
-            thread.join()
             self.phase("over")
             handle.update(HTML(self.markup()))
 

@@ -27,6 +27,7 @@ from hktune.core.sums import Sums, sums_of
 from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
 from hktune.template.alternatives import spelled_out
+from hktune.template.launch_expressions import LaunchExpressions, order_of
 from hktune.template.objects import Objects
 from hktune.template.passed import arguments_in_order, check_only, is_taken, only_of_some, passed_values
 from hktune.template.proof_rule import ProofRule, extent_of, steps_of
@@ -93,16 +94,8 @@ class Template:
         self._fields = _expressions("fields", description.fields)
         self._tile = extent_of("tile", description.tile)
         self._proofs = [ProofRule.of(proof) for proof in description.proof]
-        self._order = (
-            Expression(description.order.xcd_chunk, "order xcd_chunk"),
-            Expression(description.order.group_rows, "order group_rows"),
-            Expression(description.order.group_columns, "order group_columns"),
-        )
-        self._grid = _triple("launch grid", description.launch.grid)
-        self._block = _triple("launch block", description.launch.block)
-        self._dynamic_lds_bytes = Expression(description.launch.dynamic_lds_bytes, "launch dynamic_lds_bytes")
-        self._workspace_bytes = Expression(description.launch.workspace_bytes, "launch workspace_bytes")
-        self._adds_to_c = Expression(description.launch.adds_to_c, "launch adds_to_c")
+        self._order = order_of(description.order)
+        self._launch = LaunchExpressions.of(description.launch)
         self._check_fields()
         check_only(self._only, self._code_of)
         self.parameter_names = self._free_names()
@@ -175,13 +168,14 @@ class Template:
         """Grid (workgroups), block (work-items), dynamic LDS and workspace (bytes) and arguments for `problem`, whose
         operation may be any of `operations`."""
         scope = {**self.for_operation(problem.operation)._scope(config), **problem.sizes, "groups": problem.groups}
-        grid_x, grid_y, grid_z = self._positive(self._grid, scope)
-        block_x, block_y, block_z = self._positive(self._block, scope)
+        asked = self._launch
+        grid_x, grid_y, grid_z = self._positive(asked.grid, scope)
+        block_x, block_y, block_z = self._positive(asked.block, scope)
         dynamic_lds_bytes, workspace_bytes = (
-            int(self._value(expression, scope)) for expression in (self._dynamic_lds_bytes, self._workspace_bytes)
+            int(self._value(expression, scope)) for expression in (asked.dynamic_lds_bytes, asked.workspace_bytes)
         )
         grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
-        operation, adds_to_c = problem.operation, bool(self._value(self._adds_to_c, scope))
+        operation, adds_to_c = problem.operation, bool(self._value(asked.adds_to_c, scope))
         arguments = arguments_of(self._arguments_at(scope, operation), operation)
         sizes = (grid, block, dynamic_lds_bytes)
         return Launch(*sizes, arguments, workspace_bytes, operation, adds_to_c, self.contiguous, self._storage)
@@ -198,11 +192,12 @@ class Template:
         on m: their kernel would be another one; where the kernel adds to C, which production does not clear; and where
         it takes operands in another storage, which production does not have."""
         scope = {**self._scope(config), "n": n, "k": k, "groups": groups}
-        if self._value(self._adds_to_c, scope):
+        if self._value(self._launch.adds_to_c, scope):
             raise TemplateError(f"{self.name}: {self.symbol(config)} adds to C: production launches what writes it")
         if self.not_for_production:
             raise TemplateError(self.not_for_production)
-        parts = [*self._grid, self._workspace_bytes, *self._block, self._dynamic_lds_bytes]
+        asked = self._launch
+        parts = [*asked.grid, asked.workspace_bytes, *asked.block, asked.dynamic_lds_bytes]
         try:
             x, y, z, workspace_bytes, *fixed = (specialised(expression, scope, {}) for expression in parts)
         except SpaceError as error:
@@ -338,10 +333,10 @@ class Template:
         passed = [expression for each in self._passed.values() for expression in each.expressions]
         proofs = [expression for rule in self._proofs for expression in rule.expressions]
         known = [*self._fields.values(), *self._tile, *proofs, *self._order, *self.derived.expressions.values()]
-        return [*known, *passed, self._adds_to_c]
+        return [*known, *passed, self._launch.adds_to_c]
 
     def _expressions(self) -> list[Expression]:
-        return [*self._shared(), *self._grid, *self._block, self._dynamic_lds_bytes, self._workspace_bytes]
+        return [*self._shared(), *self._launch.of_problems]
 
     def _free_names(self) -> frozenset[str]:
         for expression in self._shared():
@@ -378,10 +373,6 @@ def _any_config(_config: Config, _operation: Operation) -> None:
 
 def _expressions(where: str, texts: Mapping[str, Text]) -> dict[str, Expression]:
     return {name: Expression(text, f"{where} {name}") for name, text in texts.items()}
-
-
-def _triple(where: str, texts: tuple[Text, Text, Text]) -> tuple[Expression, ...]:
-    return tuple(Expression(text, f"{where} {axis}") for axis, text in zip("xyz", texts, strict=True))
 
 
 def _named(asked: Operation, known: Sequence[Operation]) -> str:

@@ -14,7 +14,7 @@ from hktune.search import create_strategy
 from hktune.space import SearchSpace, Spaces
 from hktune.space.listed import ListedDomain
 from hktune.tuning.rivals import RIVALS, is_here
-from hktune.tuning.searches import Search
+from hktune.tuning.searching.searches import Search
 
 
 def candidate_spaces(words: Sequence[str]) -> tuple[Path, ...]:

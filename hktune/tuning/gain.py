@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
-from hktune.tuning.cost import slowness
+from hktune.tuning.searching.cost import slowness
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from hktune.measure.stopwatch import Attempt, failed
 from hktune.space import SearchSpace
 from hktune.store import Claims, TrialStore, locked, named_template
 from hktune.store.trials import FILE_NAME, is_without_rows
-from hktune.tuning.loop import PEER_PATIENCE_S, PEER_POLL_S
+from hktune.tuning.searching.loop import PEER_PATIENCE_S, PEER_POLL_S
 from hktune.tuning.trial_rows import RowContext
 
 Standing = Callable[[Sequence[Trial]], Sequence[Trial | None]]

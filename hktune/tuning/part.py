@@ -11,18 +11,18 @@ from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.measure.stopwatch import EnergyStopwatch
 from hktune.space import Spaces
-from hktune.tuning.benches import OpenBench
-from hktune.tuning.confirmation import confirm, confirm_steady
-from hktune.tuning.energies import measure_energies, usual_budget_s
+from hktune.tuning.benches.contract import OpenBench
+from hktune.tuning.benches.vendor_rows import VendorBench, VendorRows
+from hktune.tuning.confirming.confirmation import confirm, confirm_steady
+from hktune.tuning.confirming.energies import measure_energies, usual_budget_s
+from hktune.tuning.confirming.neighbours import time_neighbours
+from hktune.tuning.confirming.yardsticks import time_yardsticks
 from hktune.tuning.ledger import Ledger, Room, SharedDirectory
-from hktune.tuning.loop import LOOKAHEAD, Tuner
-from hktune.tuning.neighbours import time_neighbours
-from hktune.tuning.progress import Progress
 from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import Rival
-from hktune.tuning.searches import Budget, Search
-from hktune.tuning.vendor_rows import VendorBench, VendorRows
-from hktune.tuning.yardsticks import time_yardsticks
+from hktune.tuning.searching.loop import LOOKAHEAD, Tuner
+from hktune.tuning.searching.progress import Progress
+from hktune.tuning.searching.searches import Budget, Search
 
 WINDOW = 2
 """So many configs are on their way for each worker, where that is more than LOOKAHEAD. Outcomes are taken in the order

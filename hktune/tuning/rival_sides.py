@@ -12,9 +12,9 @@ from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.measure.stopwatch import Attempt, Side
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.benches import OpenBench
-from hktune.tuning.loop import POLL_S
+from hktune.tuning.benches.contract import OpenBench
 from hktune.tuning.rivals import Rival, proposed
+from hktune.tuning.searching.loop import POLL_S
 
 
 class RivalSides:

@@ -26,11 +26,11 @@ from hktune.space import SearchSpace, load_space
 from hktune.space.listed import ListedDomain
 from hktune.store import Environment, judge_environment, read_environment, write_environment
 from hktune.template import Template, Templates
-from hktune.tuning.benches import EmulatedBench
+from hktune.tuning.benches.emulated_bench import EmulatedBench
 from hktune.tuning.ledger import Ledger, Room, set_aside
-from hktune.tuning.loop import Tuner
-from hktune.tuning.progress import SILENT
-from hktune.tuning.searches import Budget, Search
+from hktune.tuning.searching.loop import Tuner
+from hktune.tuning.searching.progress import SILENT
+from hktune.tuning.searching.searches import Budget, Search
 from hktune.tuning.trial_rows import RowContext
 
 FOLDER = "rivals"

@@ -16,13 +16,16 @@ from hktune.core.settings import Settings
 from hktune.core.shapes import ShapeList
 from hktune.exchange import FoundShapes, read_shapes
 from hktune.space import Spaces
-from hktune.tuning.benches import Bench, EmulatedBench, GpuBench, choose_device
+from hktune.tuning.benches.contract import Bench
+from hktune.tuning.benches.device_choice import choose_device
+from hktune.tuning.benches.emulated_bench import EmulatedBench
+from hktune.tuning.benches.gpu_bench import GpuBench
+from hktune.tuning.benches.gpus import choose_gpus
 from hktune.tuning.candidates import candidate_spaces
-from hktune.tuning.gpus import choose_gpus
 from hktune.workers.executor import Limits
 
 if TYPE_CHECKING:
-    from hktune.tuning.ray_search import RemoteSearch
+    from hktune.tuning.cluster.ray_search import RemoteSearch
     from hktune.workers.ray_cluster import Cluster
 
 
@@ -113,7 +116,7 @@ def asked_device(options: RunOptions, settings: Settings, cluster: Cluster | Non
     """The device and the space that `options` ask for, as `choose_device` has them, of `cluster` or of this machine."""
     if cluster is None:
         return choose_device(options.device, options.space, settings)
-    from hktune.tuning.ray_gpus import device_of
+    from hktune.tuning.cluster.ray_gpus import device_of
 
     return device_of(cluster, options.device, options.space, settings)
 
@@ -134,7 +137,7 @@ def asked_bench(
         bench = _emulated_bench(space, others, options, settings, calibration, workers)
         if cluster is None:
             return bench, None
-        from hktune.tuning.ray_benches import emulated_on
+        from hktune.tuning.cluster.ray_benches import emulated_on
 
         return emulated_on(cluster, bench, options.workers), None
     if options.board:
@@ -155,7 +158,7 @@ def asked_bench(
     )
     if cluster is None:
         return gpu_bench, None
-    from hktune.tuning.ray_gpus import gpus_of
+    from hktune.tuning.cluster.ray_gpus import gpus_of
 
     return gpus_of(cluster, gpu_bench, options.gpus, options.workers)
 

@@ -13,11 +13,11 @@ from hktune.core.trial import Trial, by_problem
 from hktune.emulator.clock.model_error import model_error
 from hktune.space import Spaces
 from hktune.tables.standing import standings
-from hktune.tuning.confirmation import deciding
-from hktune.tuning.cost import timed_slowness
+from hktune.tuning.confirming.confirmation import deciding
 from hktune.tuning.gain import Yardstick, first_trials, trials_of
 from hktune.tuning.rivals import Raced
-from hktune.tuning.search_curve import SearchCurve
+from hktune.tuning.searching.cost import timed_slowness
+from hktune.tuning.searching.search_curve import SearchCurve
 from hktune.workers.gpu_worker import Usage
 
 

@@ -17,10 +17,10 @@ from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search import Outcome, Strategy, create_strategy
 from hktune.store.recordings import Recording
-from hktune.tuning.cost import slowness
-from hktune.tuning.loop import Tuner
-from hktune.tuning.progress import SILENT
-from hktune.tuning.searches import Budget, Search
+from hktune.tuning.searching.cost import slowness
+from hktune.tuning.searching.loop import Tuner
+from hktune.tuning.searching.progress import SILENT
+from hktune.tuning.searching.searches import Budget, Search
 
 
 @dataclass(frozen=True)

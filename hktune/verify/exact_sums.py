@@ -24,11 +24,12 @@ The columns of the other two kinds are close to either end.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hktune.core.dtype import F32
+from hktune.core.dtype import F32, Dtype
 from hktune.core.operand import Operand, factors_of, operands_of
 from hktune.core.operation import COUNTED, Operation
 from hktune.core.problem import Problem
@@ -60,49 +61,83 @@ def exact_inputs(
     """Inputs made of the next numbers of `normal`, which draws standard normal ones; every value is one of its format.
     For k above 2^23 sums need not be exact, nor above 2^13 where a matrix unit with 14 bits adds all of them."""
     if problem.operation.kind in COUNTED:
-        whole = exact_inputs(one_product(problem), normal, sums)
-        offsets = operands_of(problem.operation).get("offsets")
-        ends = {"offsets": uneven_ends(problem, normal(offsets.extents(problem.sizes)))} if offsets else {}
-        return ExactInputs(*parted(problem, {**whole.values, **ends}, whole.units))
-    operation = problem.operation
-    sizes, added_dtype = _Sizes.of(problem, sums), operation.added_dtype
-    columns = problem.n * operation.b_columns
-    large, kind = normal((problem.k,)) > 0, normal((columns,))
-    quartile = _QUARTILE if sizes.narrow else math.inf
-    over, under = kind > quartile, kind < -quartile
-    usual, tied, small = ~(over | under), abs(kind) < _EIGHTH, ~large
-    low, high, top = 2.0**sizes.low, 2.0**sizes.high, 2.0**sizes.overflowing
-
-    a = _integers(normal((problem.m, problem.k)), sizes.amplitude) * (large * high + small * low)
-    drawn = _integers(normal((problem.k, columns)), sizes.amplitude)
-    if sums.run_k:
-        a[::2], drawn[:, ::2] = abs(a[::2]), abs(drawn[:, ::2])
-    drawn = drawn * ~tied + drawn.clip(-2, 2) * tied
-    b = drawn * (usual * (large * low + small * high)[:, None] + over * (large * top)[:, None])
-    b = b + drawn.clip(-1, 1) * (under * (small * low)[:, None])
-    units = usual * (low * high) + over * (high * top) + under * (low * low)
+        return _of_several_products(problem, normal, sums)
+    operation, sizes = problem.operation, _Sizes.of(problem, sums)
+    width = problem.n * operation.b_columns
+    large = normal((problem.k,)) > 0
+    columns = _Columns.of(normal((width,)), sizes)
+    a, b = _matrices(problem, normal, large, columns, sizes, one_sign=bool(sums.run_k))
     factors = {
         operand.name: _factor(operand, normal(operand.extents(problem.sizes)), sizes)
         for operand in operands_of(operation).values()
         if operand.name in ("alpha", "beta") or operand.name.startswith("scale_")
     }
     if operation.has_alpha:
-        units = units * abs(factors["alpha"])
-
-    step_bits = max(sizes.sum_bits - added_dtype.significand_bits, 0)
-
-    def term(shape: tuple[int, ...]) -> Array:
-        """Numbers that are added, in their format, of the size of a usual sum."""
-        numbers = _integers(normal(shape), 2 ** (sizes.sum_bits - step_bits)) * 2.0**step_bits * units
-        return numbers * ~(tied | under) * (abs(numbers) < 2.0**added_dtype.exponent_max)
-
+        columns = replace(columns, units=columns.units * abs(factors["alpha"]))
+    term = functools.partial(_term, columns=columns, sizes=sizes, dtype=operation.added_dtype)
     stored_a, stored_b = factors_of(operation, {"a": a, "b": b})
-    values = {"a": stored_a, "b": stored_b, "bias": term((columns,)), **factors}
-    if operation.accumulates:
-        values["c"] = term((problem.m, columns))[:, : problem.n]
-    if operation.has_residual:
-        values["residual"] = term((problem.m, columns))[:, : problem.n]
-    return ExactInputs(values, units)
+    values = {"a": stored_a, "b": stored_b, "bias": term(normal((width,))), **factors}
+    for name, is_added in (("c", operation.accumulates), ("residual", operation.has_residual)):
+        if is_added:
+            values[name] = term(normal((problem.m, width)))[:, : problem.n]
+    return ExactInputs(values, columns.units)
+
+
+def _of_several_products(problem: Problem, normal: Callable[[tuple[int, ...]], Array], sums: Sums) -> ExactInputs:
+    """Those of one product as large as all of them together, parted; and where groups end."""
+    whole = exact_inputs(one_product(problem), normal, sums)
+    offsets = operands_of(problem.operation).get("offsets")
+    ends = {"offsets": uneven_ends(problem, normal(offsets.extents(problem.sizes)))} if offsets else {}
+    return ExactInputs(*parted(problem, {**whole.values, **ends}, whole.units))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns of A @ B are usual, which overflow in part, and which are subnormal; which of any kind are `tied`,
+    with small integers in B. All are bool [columns]. `units` [columns] are theirs."""
+
+    usual: Array
+    over: Array
+    under: Array
+    tied: Array
+    units: Array
+
+    @staticmethod
+    def of(kind: Array, sizes: _Sizes) -> _Columns:
+        """The kinds that standard normal numbers say."""
+        quartile = _QUARTILE if sizes.narrow else math.inf
+        over, under = kind > quartile, kind < -quartile
+        usual, tied = ~(over | under), abs(kind) < _EIGHTH
+        low, high, top = sizes.steps
+        return _Columns(usual, over, under, tied, usual * (low * high) + over * (high * top) + under * (low * low))
+
+
+def _matrices(
+    problem: Problem,
+    normal: Callable[[tuple[int, ...]], Array],
+    large: Array,
+    columns: _Columns,
+    sizes: _Sizes,
+    one_sign: bool,
+) -> tuple[Array, Array]:
+    """A [m,k] and B [k,columns]. Steps of K are `large` in A, bool [k], or small. With `one_sign` a quarter of the sums
+    has products of one sign."""
+    low, high, top = sizes.steps
+    small, usual = ~large, columns.usual
+    a = _integers(normal((problem.m, problem.k)), sizes.amplitude) * (large * high + small * low)
+    drawn = _integers(normal((problem.k, problem.n * problem.operation.b_columns)), sizes.amplitude)
+    if one_sign:
+        a[::2], drawn[:, ::2] = abs(a[::2]), abs(drawn[:, ::2])
+    drawn = drawn * ~columns.tied + drawn.clip(-2, 2) * columns.tied
+    b = drawn * (usual * (large * low + small * high)[:, None] + columns.over * (large * top)[:, None])
+    return a, b + drawn.clip(-1, 1) * (columns.under * (small * low)[:, None])
+
+
+def _term(normal: Array, columns: _Columns, sizes: _Sizes, dtype: Dtype) -> Array:
+    """Numbers of `dtype` that are added, of the size of a usual sum, of standard normal ones."""
+    step_bits = max(sizes.sum_bits - dtype.significand_bits, 0)
+    numbers = _integers(normal, 2 ** (sizes.sum_bits - step_bits)) * 2.0**step_bits * columns.units
+    return numbers * ~(columns.tied | columns.under) * (abs(numbers) < 2.0**dtype.exponent_max)
 
 
 def _factor(operand: Operand, normal: Array, sizes: _Sizes) -> Array:
@@ -133,6 +168,11 @@ class _Sizes:
     narrow: bool
     factor_bits: int
     output_exponent: int = 0
+
+    @property
+    def steps(self) -> tuple[float, float, float]:
+        """The units of small and of large steps, and of B's where C overflows."""
+        return 2.0**self.low, 2.0**self.high, 2.0**self.overflowing
 
     @staticmethod
     def of(problem: Problem, sums: Sums) -> _Sizes:

@@ -130,28 +130,11 @@ def answer_of(
     """
     operation = problem.operation
     exact = {name: arrays.decoded(stored[name], operands_of(operation)[name].dtype) for name in stored}
-    a, b = _in_blocks(operation, *factors_of(operation, exact), exact)
-    offsets = stored.get("offsets")
-    total = product_of(problem, a, b, offsets)
-    magnitude = abs(total) if operation.accumulator.is_integer else product_of(problem, abs(a), abs(b), offsets)
-    cut = _cut(sums, problem.k, magnitude, units)
-    if operation.scales in _WHOLE:
-        of_columns = exact["scale_b"]
-        if operation.kind in COUNTED:
-            of_columns = for_rows(problem, of_columns, offsets)
-        factor = exact["scale_a"].reshape(-1, 1) * of_columns
-        total, magnitude, cut = total * factor, magnitude * abs(factor), cut * abs(factor)
-    if operation.has_alpha:
-        total, magnitude, cut = total * exact["alpha"], magnitude * abs(exact["alpha"]), cut * abs(exact["alpha"])
+    scaled = _scaled_sum(problem, exact, stored.get("offsets"), sums, units)
     after_alpha = operation.epilogue[operation.has_alpha :]
     added = [_term(step, exact) for step in takewhile(_TERMS.__contains__, after_alpha)]
-    total, magnitude = sum(added, total), sum(map(abs, added), magnitude)
-    error = _roundings(operation, problem.k, len(added)) * F32.unit_roundoff * magnitude
-    if units is not None:
-        error = error * (magnitude * F32.unit_roundoff >= units)
-    if sums.terms:
-        error = error + cut
-    product, steps = Answer(total, error), after_alpha[len(added) :]
+    rounded_times = _roundings(operation, problem.k, len(added))
+    product, steps = scaled.plus(added).answer(rounded_times, units), after_alpha[len(added) :]
     if operation.is_gated:
         at = steps.index(operation.gates_step)
         activation, steps = steps[:at], steps[at + 1 :]
@@ -159,6 +142,50 @@ def answer_of(
         product = _gated(_finished(gate, activation, exact, arrays), up)
     finished = _finished(product, steps, exact, arrays)
     return _scaled(finished, exact["scale_c"], units is not None) if operation.scales_c else finished
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """A sum of terms in float64 [rows,columns], the sum of their magnitudes, and what a matrix unit may cut of it:
+    None where that is as exact as float32."""
+
+    total: Array
+    magnitude: Array
+    cut: Array | float | None
+
+    def times(self, factor: Array) -> _Sum:
+        """That of each term times its `factor`."""
+        size = abs(factor)
+        return _Sum(self.total * factor, self.magnitude * size, None if self.cut is None else self.cut * size)
+
+    def plus(self, added: Sequence[Array]) -> _Sum:
+        """With the terms `added`, which no matrix unit adds."""
+        return _Sum(sum(added, self.total), sum(map(abs, added), self.magnitude), self.cut)
+
+    def answer(self, rounded_times: int, units: Array | None) -> Answer:
+        """What a right kernel may have, which rounds each term so many times at most: but not where all are fewer
+        `units` than float32 counts."""
+        error = rounded_times * F32.unit_roundoff * self.magnitude
+        if units is not None:
+            error = error * (self.magnitude * F32.unit_roundoff >= units)
+        return Answer(self.total, error if self.cut is None else error + self.cut)
+
+
+def _scaled_sum(
+    problem: Problem, exact: Mapping[str, Array], offsets: Array | None, sums: Sums, units: Array | None
+) -> _Sum:
+    """A @ B times all scales of its inputs, and times alpha."""
+    operation = problem.operation
+    a, b = _in_blocks(operation, *factors_of(operation, exact), exact)
+    total = product_of(problem, a, b, offsets)
+    magnitude = abs(total) if operation.accumulator.is_integer else product_of(problem, abs(a), abs(b), offsets)
+    product = _Sum(total, magnitude, _cut(sums, problem.k, magnitude, units))
+    if operation.scales in _WHOLE:
+        of_columns = exact["scale_b"]
+        if operation.kind in COUNTED:
+            of_columns = for_rows(problem, of_columns, offsets)
+        product = product.times(exact["scale_a"].reshape(-1, 1) * of_columns)
+    return product.times(exact["alpha"]) if operation.has_alpha else product
 
 
 _COLUMNS_OF: dict[str, Callable[[int], tuple[slice, slice]]] = {
@@ -208,11 +235,12 @@ def _in_blocks(operation: Operation, a: Array, b: Array, exact: Mapping[str, Arr
     return a * exact["scale_a"][:, of_k], b * exact["scale_b"][of_n][:, of_k].T
 
 
-def _cut(sums: Sums, k: int, magnitude: Array, units: Array | None) -> Array | float:
-    """What a matrix unit may lose of sums over k, whose products have this `magnitude` together. Nothing of exact ones:
-    `exact_inputs` keeps what float32 takes over within what the unit counts exactly; the sum over all of k may not."""
+def _cut(sums: Sums, k: int, magnitude: Array, units: Array | None) -> Array | float | None:
+    """What a matrix unit may lose of sums over k, whose products have this `magnitude` together; None where it is as
+    exact as float32. Nothing of exact ones: `exact_inputs` keeps what float32 takes over within what the unit counts
+    exactly; the sum over all of k may not."""
     if not sums.terms:
-        return 0.0
+        return None
     cut = sums.cut_of(k) * magnitude
     if units is None:
         return cut

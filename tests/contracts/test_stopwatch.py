@@ -81,6 +81,22 @@ class StopwatchContract:
         assert attempt == before
 
 
+class Attempts:
+    """Attempts that both stopwatches of a device know by their configs."""
+
+    @pytest.fixture
+    def attempt(self) -> Attempt:
+        return attempt_at(RIGHT)
+
+    @pytest.fixture
+    def wrong(self) -> Attempt:
+        return attempt_at(Config({"kernel": "wrong"}))
+
+    @pytest.fixture
+    def refused(self) -> Attempt:
+        return attempt_at(Config({"kernel": "refused"}))
+
+
 class FailureContract:
     """Of stopwatches that launch: `wrong`, `refused` and `lost` are attempts whose kernels do that."""
 
@@ -124,7 +140,7 @@ class TestModelledStopwatch(StopwatchContract):
         return replace(attempt_at(space.config({})), profile=profile)
 
 
-class TestMeasuredStopwatch(StopwatchContract, FailureContract):
+class TestMeasuredStopwatch(Attempts, StopwatchContract, FailureContract):
     """Over a simulated GPU, whose times are known."""
 
     @pytest.fixture
@@ -143,18 +159,6 @@ class TestMeasuredStopwatch(StopwatchContract, FailureContract):
                 [SimulatedVendor(gpu, VENDOR_US)],
                 [SMALL, LARGE],
             )
-
-    @pytest.fixture
-    def attempt(self) -> Attempt:
-        return attempt_at(RIGHT)
-
-    @pytest.fixture
-    def wrong(self) -> Attempt:
-        return attempt_at(Config({"kernel": "wrong"}))
-
-    @pytest.fixture
-    def refused(self) -> Attempt:
-        return attempt_at(Config({"kernel": "refused"}))
 
     def test_the_time_is_the_devices(self, stopwatch: MeasuredStopwatch, attempt: Attempt) -> None:
         timing = stopwatch.time(attempt, SMALL)
@@ -191,7 +195,7 @@ def make_serve() -> Serve:
     return serve
 
 
-class TestContainedStopwatch(StopwatchContract, FailureContract):
+class TestContainedStopwatch(Attempts, StopwatchContract, FailureContract):
     """Over a true process, which stands in for the one that owns a GPU."""
 
     @pytest.fixture
@@ -199,18 +203,6 @@ class TestContainedStopwatch(StopwatchContract, FailureContract):
         worker = GpuWorker(make_serve)
         yield ContainedStopwatch(worker, lambda config, problem: "hktune bench")
         worker.close()
-
-    @pytest.fixture
-    def attempt(self) -> Attempt:
-        return attempt_at(RIGHT)
-
-    @pytest.fixture
-    def wrong(self) -> Attempt:
-        return attempt_at(Config({"kernel": "wrong"}))
-
-    @pytest.fixture
-    def refused(self) -> Attempt:
-        return attempt_at(Config({"kernel": "refused"}))
 
     def test_a_lost_device_is_its_configs_failure(self, stopwatch: ContainedStopwatch, attempt: Attempt) -> None:
         outcome = stopwatch.time(attempt_at(Config({"kernel": "lost"})), SMALL)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from toy_space import space_in
 
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
@@ -16,7 +17,7 @@ from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.device.cuda import CudaDevice
 from hktune.measure.stopwatch import Attempt
-from hktune.tuning.benches import GpuBench
+from hktune.tuning.benches.gpu_bench import GpuBench
 from hktune.workers.gpu_service import GpuService
 from hktune.workers.gpu_worker import Answer, ContainedStopwatch, GpuWorker, Request, Serve
 
@@ -85,13 +86,7 @@ class Dying:
 @pytest.fixture(scope="module")
 def bench(hopper: CudaDevice, tmp_path_factory: pytest.TempPathFactory) -> GpuBench:
     root = tmp_path_factory.mktemp("trouble")
-    folder = root / "kernels" / "sm90a" / "trouble"
-    folder.mkdir(parents=True)
-    (folder / "template.yaml").write_text(TEMPLATE)
-    (folder / "trouble.cu").write_text(SOURCE)
-    space = root / "search_spaces" / "trouble.yaml"
-    space.parent.mkdir()
-    space.write_text(SPACE)
+    space = space_in(root, "sm90a/trouble.cu", TEMPLATE, SOURCE, SPACE)
     return GpuBench("cuda", space, 0, Settings(root / "cache"))
 
 

@@ -15,7 +15,7 @@ from hktune.device.cuda import CudaDevice
 from hktune.measure.arena import COLD_FACTOR
 from hktune.measure.stopping import CONFIRMING
 from hktune.space import load_space
-from hktune.tuning.benches import GpuBench
+from hktune.tuning.benches.gpu_bench import GpuBench
 from hktune.workers.gpu_service import GpuService, Serving
 
 SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "sm90a_gemm_bf16.yaml"

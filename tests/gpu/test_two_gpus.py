@@ -25,8 +25,8 @@ from hktune.device.opening import count_devices, open_device
 from hktune.dispatch import read_table
 from hktune.report.run_progress import RunProgress
 from hktune.space import load_space
-from hktune.tuning import benches
-from hktune.tuning.benches import GpuBench
+from hktune.tuning.benches import gpu_bench
+from hktune.tuning.benches.gpu_bench import GpuBench
 from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
@@ -126,7 +126,7 @@ def test_both_gpus_measure_their_own_shapes(tmp_path: Path, cache: Path) -> None
 def test_a_worker_killed_on_one_gpu_does_not_disturb_the_other(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benches, "GpuService", Watched)
+    monkeypatch.setattr(gpu_bench, "GpuService", Watched)
     (cache / "die-1").touch()
     summary = run(tmp_path, cache)
     rows = screened(summary)

@@ -30,6 +30,17 @@ from hktune.verify import Operands, Proof, verify
 ROOT = Path(__file__).resolve().parents[2]
 COMPILE_DEADLINE_S = 300.0
 
+# Parameters of a config, besides the defaults: small ones of each kind of schedule.
+HALF_OF_WARP = {"block_m": 32, "block_n": 64, "warps_m": 1, "warps_n": 2, "split": 1, "slices": 2}
+SHARED = HALF_OF_WARP | {"split_k": 4}
+IN_PARTS = {"block_m": 64, "block_n": 128, "warps_n": 2}
+INTERLEAVED = IN_PARTS | {"schedule": "interleave", "slices": 2, "refill": "late", "lgkmcnt_clusters": 1} | {
+    "read_across": True, "stages": 3, "vmcnt_tiles": 1,
+}  # fmt: skip
+PINGPONG = {"block_m": 128, "block_n": 128, "warps_m": 4, "warps_n": 2, "schedule": "pingpong", "refill": "late"} | {
+    "lgkmcnt_clusters": 1, "spread": 4,
+}  # fmt: skip
+
 
 @lru_cache
 def space() -> SearchSpace:

@@ -50,8 +50,8 @@ from hktune.store.recordings.kernel_tuner_cache import cache_json
 from hktune.store.recordings.t4_trials import t4_json
 from hktune.store.rows import HEADER, Encoder
 from hktune.template import load_template
+from hktune.tuning.benches.prebuilt import Built, read_built, read_configs
 from hktune.tuning.own_trials import require_own
-from hktune.tuning.prebuilt import Built, read_built, read_configs
 from hktune.verify.kernel_arguments import parse_numbers, parse_parameters
 from hktune.verify.kernel_buffers import read_array
 from hktune.verify.kernel_file import EMULATOR_FAILED, KernelRun, judge

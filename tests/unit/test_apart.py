@@ -15,8 +15,8 @@ from hktune.core.outcome import Status
 from hktune.core.problem import Problem
 from hktune.search import Cost, Outcome, Strategy, create_strategy
 from hktune.space import load_space
-from hktune.tuning.searches import Search
-from hktune.tuning.strategies_apart import StrategiesApart
+from hktune.tuning.searching.searches import Search
+from hktune.tuning.searching.strategies_apart import StrategiesApart
 
 PROBLEMS = [Problem(512, 1024, 1024), Problem(512, 512, 256)]
 

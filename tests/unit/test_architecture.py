@@ -58,6 +58,19 @@ RUNTIME_STATE = {"autocast_cache", "callers_line", "counts", "torch_state"}
 RUNTIME_MAY_IMPORT: dict[str, set[str]] = {"calls": RUNTIME_STATE, "serving": {*RUNTIME_STATE, "calls"}}
 
 
+TUNING_ROWS = {"trial_rows", "callbacks", "ledger"}
+"""Files of tuning itself that rooms of it may import: how rows are made, and kept."""
+
+TUNING_MAY_IMPORT: dict[str, set[str]] = {
+    "searching": set(),
+    "benches": {"searching"},
+    "confirming": {"searching", "benches", "trial_rows"},
+    "priors": {"searching", "confirming"},
+    "calibrating": {"benches", "trial_rows"},
+    "cluster": {"searching", "benches", "part", *TUNING_ROWS},
+}
+
+
 def named(module: Module) -> str:
     return module.name
 
@@ -104,6 +117,18 @@ def test_the_runtimes_rooms_import_one_way(module: Module) -> None:
     own = module.name.split(".")[2]
     imported = {name.split(".")[2] for name in module.imported({each.name for each in RUNTIME})}
     assert own not in RUNTIME_MAY_IMPORT or imported <= RUNTIME_MAY_IMPORT[own] | {own}
+
+
+TUNING = [module for module in CHECKOUT.modules if module.name.startswith("hktune.tuning.")]
+
+
+@pytest.mark.parametrize("module", TUNING, ids=named)
+def test_the_rooms_of_tuning_import_one_way(module: Module) -> None:
+    """What proves, times and asks knows of no run; and but for what puts one together, nothing knows of a cluster."""
+    own = module.name.split(".")[2]
+    imported = {name.split(".")[2] for name in module.imported({each.name for each in TUNING})}
+    assert own not in TUNING_MAY_IMPORT or imported <= TUNING_MAY_IMPORT[own] | {own}
+    assert "cluster" not in imported or own in {"cluster", "begun_run", "run_options"}
 
 
 EMULATOR = [module for module in CHECKOUT.modules if module.name.startswith("hktune.emulator.")]

@@ -17,8 +17,9 @@ from hktune.core.operation import BF16_NT_BIAS, operation_of
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.space import load_space
-from hktune.tuning import benches
-from hktune.tuning.benches import GpuBench, choose_device
+from hktune.tuning.benches import device_choice
+from hktune.tuning.benches.device_choice import choose_device
+from hktune.tuning.benches.gpu_bench import GpuBench
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
 GFX950, SM90A = SPACES / "gfx950_gemm_bf16.yaml", SPACES / "sm90a_gemm_bf16.yaml"
@@ -42,7 +43,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, *gpus: Identity) -> None:
             raise DeviceError(f"no {kind} device: install a driver")
         return Found(found[0])
 
-    monkeypatch.setattr(benches, "open_device", open_device)
+    monkeypatch.setattr(device_choice, "open_device", open_device)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from hktune.objects.code_object import read_code_object
 from hktune.objects.elf import NOTES_MAX, PT_NOTE, SHT_SYMTAB, Elf
 from hktune.space import SearchSpace, load_space
 from hktune.template import load_template
-from hktune.tuning import prebuilt
-from hktune.tuning.prebuilt import Wanted, build, read_built, read_configs
+from hktune.tuning.benches import prebuilt
+from hktune.tuning.benches.prebuilt import Wanted, build, read_built, read_configs
 
 PROBLEM = Problem(8, 128, 64)
 

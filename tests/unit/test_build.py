@@ -21,7 +21,15 @@ from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject, Resources, Variant
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.prebuilt import Built, Wanted, build, built_compiler, read_built, read_configs, replaced_build
+from hktune.tuning.benches.prebuilt import (
+    Built,
+    Wanted,
+    build,
+    built_compiler,
+    read_built,
+    read_configs,
+    replaced_build,
+)
 
 RESOURCES = Resources(32, 0, 16, 0, 0, 0, 0, 256)
 PROBLEM = Problem(512, 1024, 1024)

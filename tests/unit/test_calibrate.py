@@ -38,8 +38,8 @@ from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, Spaces, load_space
 from hktune.store import TrialStore, capture_environment, write_environment
 from hktune.template import Templates
-from hktune.tuning.benches import EmulatedBench
-from hktune.tuning.measured_trials import in_turn, measured_rows, pairs_wrong
+from hktune.tuning.benches.emulated_bench import EmulatedBench
+from hktune.tuning.calibrating.measured_trials import in_turn, measured_rows, pairs_wrong
 from hktune.tuning.run_options import RunOptions, asked_bench, calibrated_spaces
 
 GPU = Identity("hip", "gfx950", "AMD Instinct MI350X", 256, "1002:75a0:0ee9", "SPX/NPS1", "mi350x")

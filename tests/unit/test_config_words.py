@@ -19,7 +19,7 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.space import load_space
 from hktune.store import TrialStore, read_trials
-from hktune.tuning.prebuilt import Built
+from hktune.tuning.benches.prebuilt import Built
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "results" / "gfx950-emulated"

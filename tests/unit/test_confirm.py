@@ -17,7 +17,7 @@ from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.measure.stopwatch import Attempt, Confirmation, Side
 from hktune.tables.standing import choose
 from hktune.template import Templates
-from hktune.tuning.confirmation import ALGORITHMS, FINALISTS, confirm, confirm_steady, deciding, finalists
+from hktune.tuning.confirming.confirmation import ALGORITHMS, FINALISTS, confirm, confirm_steady, deciding, finalists
 from hktune.workers.gpu_worker import ContainedStopwatch
 
 PROBLEM = Problem(256, 512, 1024)

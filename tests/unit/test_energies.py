@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 from fakes import FormulaStopwatch, InstantExecutor
-from made_up_gpus import H200, StandInService
+from made_up_gpus import find_gpus
 from naive_gemm import MI355X, published, table_of, trial
 from rich.console import Console
 from simulated_gpu import SimulatedGpu, SimulatedKernel, SimulatedVendor, multiply, multiply_less, torch_without_cuda
@@ -37,9 +37,8 @@ from hktune.store.rows import COLUMNS, HEADER, Encoder
 from hktune.tables.standing import choose
 from hktune.tables.thrift import thrifty
 from hktune.template import Templates
-from hktune.tuning import benches, gpus
-from hktune.tuning.benches import OpenEmulatedBench
-from hktune.tuning.energies import BUDGET_LEAST_S, measure_energies, usual_budget_s
+from hktune.tuning.benches.emulated_bench import OpenEmulatedBench
+from hktune.tuning.confirming.energies import BUDGET_LEAST_S, measure_energies, usual_budget_s
 from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
@@ -296,10 +295,6 @@ def test_the_stopwatch_measures_what_is_right_and_the_vendor(monkeypatch: pytest
     assert found.baseline.low <= 100.0 * 600e-6 <= found.baseline.high
 
 
-class Found:
-    identity = H200
-
-
 class TestRun:
     """Over a GPU of which only the answers are made up: kernels take from 10,000 to 14,095 ns, to 1 ns."""
 
@@ -307,10 +302,7 @@ class TestRun:
     def options(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunOptions:
         pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
         (tmp_path / "cache").mkdir()
-        monkeypatch.setattr(benches, "open_device", lambda *_, **__: Found())
-        monkeypatch.setattr(gpus, "open_device", lambda *_, **__: Found())
-        monkeypatch.setattr(gpus, "count_devices", lambda *_: 1)
-        monkeypatch.setattr(benches, "GpuService", StandInService)
+        find_gpus(monkeypatch, 1)
         shapes = tmp_path / "shapes.yaml"
         shapes.write_text("shapes:\n  - {m: [16, 64], n: 512, k: 1024}\n")
         (tmp_path / "cache" / "algorithms").write_text("13.1 first 8000")

@@ -17,7 +17,7 @@ from hktune.search import STRATEGIES, create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import SUGGESTED, ListedDomain
 from hktune.store import read_trials
-from hktune.tuning.prebuilt import Wanted
+from hktune.tuning.benches.prebuilt import Wanted
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "results" / "sm90a-nvidia-h100-80gb-hbm3" / "trials.csv"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gemm_bf16_variants import built_registers, space
+from gemm_bf16_variants import HALF_OF_WARP, IN_PARTS, INTERLEAVED, PINGPONG, SHARED, built_registers, space
 from test_exact_sums import proofs_of
 
 from hktune.core.operation import operation_of
@@ -11,16 +11,7 @@ from hktune.core.outcome import Failure, Status
 from hktune.core.problem import Problem
 from hktune.verify import Proof
 
-HALF_OF_WARP = {"block_m": 32, "block_n": 64, "warps_m": 1, "warps_n": 2, "split": 1, "slices": 2}
 WIDE = {"block_m": 64, "block_n": 64, "warps_n": 1, "split": 1, "mfma": 32, "slices": 2}
-SHARED = HALF_OF_WARP | {"split_k": 4}
-IN_PARTS = {"block_m": 64, "block_n": 128, "warps_n": 2}
-INTERLEAVED = IN_PARTS | {"schedule": "interleave", "slices": 2, "refill": "late", "lgkmcnt_clusters": 1} | {
-    "read_across": True, "stages": 3, "vmcnt_tiles": 1,
-}  # fmt: skip
-PINGPONG = {"block_m": 128, "block_n": 128, "warps_m": 4, "warps_n": 2, "schedule": "pingpong", "refill": "late"} | {
-    "lgkmcnt_clusters": 1, "spread": 4,
-}  # fmt: skip
 KEPT = ("", "")
 C_STRIDE = "residual_stride = row_stride;"
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import pytest
-from gemm_bf16_variants import compiled, space
+from gemm_bf16_variants import HALF_OF_WARP, INTERLEAVED, PINGPONG, SHARED, compiled, space
 from test_exact_sums import proofs_of
 
 from hktune.core.arch import GFX950
@@ -32,15 +32,6 @@ from hktune.verify import Proof, random_operands
 
 SMALL = {"block_m": 32, "block_n": 32, "k_step": 32, "warps_m": 1, "warps_n": 2, "split": 1}
 ORDERED = SMALL | {"xcd_chunk": 2, "group_rows": 2}
-GATED = {"block_m": 32, "block_n": 64, "warps_m": 1, "warps_n": 2, "split": 1, "slices": 2}
-SHARED = GATED | {"split_k": 4}
-PARTS = {"block_m": 64, "block_n": 128, "warps_n": 2}
-INTERLEAVED = PARTS | {"schedule": "interleave", "slices": 2, "refill": "late", "lgkmcnt_clusters": 1} | {
-    "read_across": True, "stages": 3, "vmcnt_tiles": 1,
-}  # fmt: skip
-PINGPONG = {"block_m": 128, "block_n": 128, "warps_m": 4, "warps_n": 2, "schedule": "pingpong", "refill": "late"} | {
-    "lgkmcnt_clusters": 1, "spread": 4,
-}  # fmt: skip
 KEPT = ("", "")
 Bits = npt.NDArray[np.uint16]
 
@@ -49,8 +40,8 @@ PROVED = [
     ("batched.bf16.nt", ORDERED),
     ("grouped.bf16.nt", SHARED),
     ("grouped.bf16.tn", SHARED),
-    ("grouped.bf16.nt+silu+gated", GATED),
-    ("grouped.e4m3.nt.rows->bf16", GATED | {"slices": 1}),
+    ("grouped.bf16.nt+silu+gated", HALF_OF_WARP),
+    ("grouped.e4m3.nt.rows->bf16", HALF_OF_WARP | {"slices": 1}),
 ]
 PROVED_TOO = [
     ("batched.f16.tt->f32", SHARED),
@@ -59,7 +50,7 @@ PROVED_TOO = [
     ("grouped.f16.nn", ORDERED),
     ("grouped.bf16.nn->f32", INTERLEAVED),
     ("grouped.f16.nt", PINGPONG),
-    ("grouped.f16.nt+silu+gated_interleaved", GATED),
+    ("grouped.f16.nt+silu+gated_interleaved", HALF_OF_WARP),
     ("batched.i8.nt.rows->f16", SHARED),
     ("batched.bf16.nn+residual", SHARED),
     ("grouped.f16.tn->f32", PINGPONG),
@@ -88,8 +79,10 @@ MUTANTS = {
     ),
     "B from the first element of K on": ("grouped.f16.tn", SMALL, "(GROUPS_OF_K ? own.first * ldb : 0)", "0"),
     "K of the next group, too": ("grouped.bf16.tn", SMALL, "own.size = max(", "own.size = 1 + max("),
-    "scales of the first group's columns": ("grouped.i8.nt.rows->f32", GATED, "int64_t(own.number) * ldscale_b", "0"),
-    "scales of the first rows": ("grouped.i8.nt.rows->f32", GATED, "* ldscale_a + own.first", "* ldscale_a"),
+    "scales of the first group's columns": (
+        "grouped.i8.nt.rows->f32", HALF_OF_WARP, "int64_t(own.number) * ldscale_b", "0",
+    ),
+    "scales of the first rows": ("grouped.i8.nt.rows->f32", HALF_OF_WARP, "* ldscale_a + own.first", "* ldscale_a"),
     "a residual for all": ("batched.f16.nt+residual", SMALL, "own.number * stride_residual", "0"),
     "groups of nothing that have something": ("grouped.bf16.tn", SMALL, "(!GROUPS_OF_K || k_left > 0)", "k_left < 99"),
 }  # fmt: skip

@@ -16,8 +16,9 @@ from hktune.core.operation import BF16_NT, BF16_NT_BIAS
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
 from hktune.core.shapes import load_shapes
-from hktune.tuning.benches import EmulatedBench, GpuBench
-from hktune.tuning.gpus import choose_gpus, share_out, trial_s
+from hktune.tuning.benches.emulated_bench import EmulatedBench
+from hktune.tuning.benches.gpu_bench import GpuBench
+from hktune.tuning.benches.gpus import choose_gpus, share_out, trial_s
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = ROOT / "search_spaces" / "sm90a_gemm_bf16.yaml"

@@ -28,9 +28,9 @@ from hktune.store.format_2 import FORMAT_2
 from hktune.store.rows import COLUMNS, HEADER, Encoder
 from hktune.tables.standing import standings
 from hktune.template import Templates
-from hktune.tuning.confirmation import finalists
-from hktune.tuning.cost import cost_of, timed_slowness
-from hktune.tuning.search_curve import SearchCurve
+from hktune.tuning.confirming.confirmation import finalists
+from hktune.tuning.searching.cost import cost_of, timed_slowness
+from hktune.tuning.searching.search_curve import SearchCurve
 from hktune.tuning.simulation import replay
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"

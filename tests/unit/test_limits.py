@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from test_run_ends import Start, start
+from toy_space import space_in
 
 from hktune.cli import main
 
@@ -55,14 +56,7 @@ seeds:
 
 @pytest.fixture
 def space(tmp_path: Path) -> Path:
-    template = tmp_path / "kernels" / "gfx950" / "greedy"
-    template.mkdir(parents=True)
-    (template / "template.yaml").write_text(TEMPLATE)
-    (template / "greedy.hip").write_text(SOURCE)
-    path = tmp_path / "search_spaces" / "greedy.yaml"
-    path.parent.mkdir()
-    path.write_text(SPACE)
-    return path
+    return space_in(tmp_path, "gfx950/greedy.hip", TEMPLATE, SOURCE, SPACE)
 
 
 def test_greedy_kernels_cost_their_own_config(start: Start, tmp_path: Path, space: Path) -> None:

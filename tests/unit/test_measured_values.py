@@ -18,7 +18,8 @@ from hktune.device.device import Clocks
 from hktune.measure.measured import MeasuredStopwatch
 from hktune.measure.stopwatch import Attempt
 from hktune.template import Templates
-from hktune.tuning.benches import OpenEmulatedBench, OpenGpuBench
+from hktune.tuning.benches.emulated_bench import OpenEmulatedBench
+from hktune.tuning.benches.gpu_bench import OpenGpuBench
 from hktune.tuning.trial_rows import outcome_fields
 from hktune.workers.gpu_worker import Answer, ContainedStopwatch, GpuWorker, Serve
 

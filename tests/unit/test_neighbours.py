@@ -16,9 +16,10 @@ from hktune.core.trial import Trial, by_problem
 from hktune.measure.stopwatch import Attempt, Confirmation, Side
 from hktune.space import Spaces
 from hktune.tables import cross_trials
-from hktune.tuning.benches import OpenEmulatedBench, OpenGpuBench
-from hktune.tuning.confirmation import deciding
-from hktune.tuning.neighbours import time_neighbours
+from hktune.tuning.benches.emulated_bench import OpenEmulatedBench
+from hktune.tuning.benches.gpu_bench import OpenGpuBench
+from hktune.tuning.confirming.confirmation import deciding
+from hktune.tuning.confirming.neighbours import time_neighbours
 from hktune.workers.executor import Executor
 from hktune.workers.gpu_worker import ContainedStopwatch
 

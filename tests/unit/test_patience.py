@@ -15,9 +15,9 @@ from hktune.core.outcome import Failure, Source, Status, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
-from hktune.tuning.loop import LOOKAHEAD, Tuner
-from hktune.tuning.search_curve import SearchCurve
-from hktune.tuning.searches import Budget, Search
+from hktune.tuning.searching.loop import LOOKAHEAD, Tuner
+from hktune.tuning.searching.search_curve import SearchCurve
+from hktune.tuning.searching.searches import Budget, Search
 
 FLAT, GAINING, OTHER = Problem(128, 128, 128), Problem(256, 256, 256), Problem(512, 512, 512)
 

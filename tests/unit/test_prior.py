@@ -21,10 +21,11 @@ from hktune.search import STRATEGIES, create_strategy
 from hktune.space import SearchSpace, load_space
 from hktune.space.listed import ListedDomain
 from hktune.store import TrialStore
-from hktune.tuning.earlier import Earlier
-from hktune.tuning.prebuilt import read_built
-from hktune.tuning.prior import Prior
-from hktune.tuning.run import RunOptions, _searches
+from hktune.tuning.begun_run import _searches
+from hktune.tuning.benches.prebuilt import read_built
+from hktune.tuning.priors.earlier import Earlier
+from hktune.tuning.priors.prior import Prior
+from hktune.tuning.run_options import RunOptions
 
 TIE = model_error().tie_factor
 PROBLEM, LARGER = Problem(512, 1024, 1024), Problem(4096, 1024, 1024)

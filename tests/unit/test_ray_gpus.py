@@ -27,8 +27,9 @@ from hktune.core.trial import Trial
 from hktune.dispatch import read_table
 from hktune.report.run_progress import RunProgress
 from hktune.store import TrialStore
-from hktune.tuning import ray_gpus, run_options
-from hktune.tuning.ray_part import GpuFacts
+from hktune.tuning import run_options
+from hktune.tuning.cluster import ray_gpus
+from hktune.tuning.cluster.ray_part import GpuFacts
 from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary

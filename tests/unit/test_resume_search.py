@@ -17,8 +17,8 @@ from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search import STRATEGIES, create_strategy
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.loop import Tuner
-from hktune.tuning.searches import Budget, Search
+from hktune.tuning.searching.loop import Tuner
+from hktune.tuning.searching.searches import Budget, Search
 
 PROBLEMS = (Problem(512, 1024, 1024), Problem(256, 512, 512))
 TRIALS = 30

@@ -42,10 +42,11 @@ from hktune.measure.stopwatch import Attempt
 from hktune.space import load_space
 from hktune.template import Template, Templates
 from hktune.tuning import rivals
-from hktune.tuning.benches import GpuBench, OpenBench
+from hktune.tuning.begun_run import _rivals
+from hktune.tuning.benches.contract import OpenBench
+from hktune.tuning.benches.gpu_bench import GpuBench
 from hktune.tuning.rival_sides import RivalSides
 from hktune.tuning.rivals import AITER, RIVALS, chosen_rivals
-from hktune.tuning.run import _rivals
 from hktune.tuning.run_options import RunOptions
 from hktune.verify import Proof, verify
 

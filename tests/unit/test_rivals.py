@@ -20,7 +20,7 @@ from hktune.dispatch import read_table
 from hktune.space import load_space
 from hktune.store import Environment, capture_environment, read_trials
 from hktune.tuning import rivals
-from hktune.tuning.benches import EmulatedBench
+from hktune.tuning.benches.emulated_bench import EmulatedBench
 from hktune.tuning.rivals import AITER, FOLDER, Raced, chosen_rivals, fastest, keep_comparable, race, same_product
 
 WIDE = operation_of("bf16.nt->f32")

@@ -8,18 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rocm_algorithms import right, taken_back
 from rocm_virtual.library_product import Product
-from stored_algorithm import entry_of
 
 from hktune.core.errors import DeviceError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
-from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.hip import HipDevice
 from hktune.device.hipblaslt import FIRST_ASKED
 from hktune.device.vendor_libraries import open_vendor_library, vendor_libraries
 from hktune.device.vendor_library import VendorLibrary
-from hktune.dispatch.judge import Found, judge
 
 pytestmark = pytest.mark.rocm_virtual("hipblaslt")
 
@@ -43,11 +41,6 @@ def library(device: HipDevice) -> VendorLibrary:
 @pytest.fixture
 def product(device: HipDevice) -> Callable[..., Product]:
     return lambda operation, sizes=(128, 96, 64): Product(device, operation, sizes)
-
-
-def right(library: VendorLibrary, algorithm: VendorAlgorithm, work: Product) -> None:
-    work.prepared(library, algorithm)(None)
-    assert work.outcome() is None, f"{algorithm}, {work.problem}"
 
 
 def test_it_is_what_the_device_offers(library: VendorLibrary) -> None:
@@ -85,16 +78,7 @@ def test_a_stored_solution_is_taken_back_and_a_changed_one_is_not(
 ) -> None:
     """By way of a row and a table, into a library that is opened anew."""
     work = product("bf16.nt")
-    entry = entry_of(tmp_path, work.problem, library.algorithms(work.problem)[-1], device.identity)
-    assert entry.choice == "algorithm"
-    assert entry.vendor_algorithm
-    stored, again = entry.vendor_algorithm.known, open_vendor_library("hip", "hipBLASLt")
-    here = Found(device.identity, allow_modelled=False, libraries={again.name: again.version})
-    assert judge(entry, device.identity, here, None) == ()
-    right(again, stored, work)
-    newer = replace(here, libraries={again.name: "9.9.9"})
-    [mismatch] = judge(entry, device.identity, newer, None)
-    assert mismatch.detail == f"hipBLASLt: saved={again.version} current=9.9.9"
+    again, stored = taken_back(library, work, device, tmp_path)
     for other in (
         replace(stored, version="9.9.9"),
         replace(stored, handle="7fffffff"),

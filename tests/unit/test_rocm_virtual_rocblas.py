@@ -11,18 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gfx950_code import assemble
+from rocm_algorithms import right, taken_back
 from rocm_virtual.library_product import Product
-from stored_algorithm import entry_of
 from test_hip_device import POINTER, STORE
 
 from hktune.core.errors import DeviceError
 from hktune.core.launch import Launch
-from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device.hip import HipDevice
 from hktune.device.rocblas import OWN_CHOICE
 from hktune.device.vendor_libraries import open_vendor_library
 from hktune.device.vendor_library import VendorLibrary
-from hktune.dispatch.judge import Found, judge
 
 pytestmark = pytest.mark.rocm_virtual("rocblas")
 
@@ -44,11 +42,6 @@ def rocblas(device: HipDevice) -> VendorLibrary:
 @pytest.fixture
 def product(device: HipDevice) -> Callable[..., Product]:
     return lambda operation, sizes=(128, 128, 128): Product(device, operation, sizes)
-
-
-def right(library: VendorLibrary, algorithm: VendorAlgorithm, work: Product) -> None:
-    work.prepared(library, algorithm)(None)
-    assert work.outcome() is None, f"{algorithm}, {work.problem}"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -103,16 +96,7 @@ def test_a_stored_solution_is_taken_back_and_a_changed_one_is_not(
 ) -> None:
     """By way of a row and a table, into a library that is opened anew."""
     work = product("bf16.nt")
-    entry = entry_of(tmp_path, work.problem, rocblas.algorithms(work.problem)[-1], device.identity)
-    assert entry.choice == "algorithm"
-    assert entry.vendor_algorithm
-    stored, again = entry.vendor_algorithm.known, open_vendor_library("hip", "rocBLAS")
-    here = Found(device.identity, allow_modelled=False, libraries={again.name: again.version})
-    assert judge(entry, device.identity, here, None) == ()
-    right(again, stored, work)
-    newer = replace(here, libraries={again.name: "9.9.9"})
-    [mismatch] = judge(entry, device.identity, newer, None)
-    assert mismatch.detail == f"rocBLAS: saved={again.version} current=9.9.9"
+    again, stored = taken_back(rocblas, work, device, tmp_path)
     for other in (
         replace(stored, version="9.9.9"),
         replace(stored, handle="7fffffff"),

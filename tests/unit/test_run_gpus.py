@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up_gpus import H200, StandInService
+from made_up_gpus import find_gpus
 from rich.console import Console
 
 from hktune.core.outcome import Stage, Status
@@ -21,7 +21,6 @@ from hktune.dispatch import read_table
 from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
 from hktune.store import TrialStore
-from hktune.tuning import benches, gpus
 from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
@@ -37,10 +36,6 @@ shapes:
 TRIALS = 3
 
 
-class Found:
-    identity = H200
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -49,10 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[None]:
     """Two H200 that nobody has."""
-    monkeypatch.setattr(benches, "open_device", lambda *_, **__: Found())
-    monkeypatch.setattr(gpus, "open_device", lambda *_, **__: Found())
-    monkeypatch.setattr(gpus, "count_devices", lambda *_: 2)
-    monkeypatch.setattr(benches, "GpuService", StandInService)
+    find_gpus(monkeypatch, 2)
     before = set(multiprocessing.active_children())
     yield
     assert set(multiprocessing.active_children()) <= before, "every process has ended with the run"

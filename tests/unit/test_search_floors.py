@@ -11,7 +11,7 @@ import pytest
 from ragged_space import ragged_recording
 
 from hktune.store.recordings import load_recordings
-from hktune.tuning.run import RunOptions
+from hktune.tuning.run_options import RunOptions
 from hktune.tuning.simulation import Replay, simulate
 
 MEASURED = Path(__file__).resolve().parents[2] / "results/sm90a-nvidia-h100-80gb-hbm3/two-shapes-1100-configs"

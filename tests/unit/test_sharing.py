@@ -26,8 +26,8 @@ from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.store.claims import Claims
 from hktune.store.trials import holder_of
-from hktune.tuning.loop import Tuner
-from hktune.tuning.searches import Budget
+from hktune.tuning.searching.loop import Tuner
+from hktune.tuning.searching.searches import Budget
 
 __all__ = ["start"]
 

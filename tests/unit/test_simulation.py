@@ -80,9 +80,9 @@ def test_shares_and_trials_are_as_one_counts_by_hand() -> None:
 def test_it_asks_what_a_run_asks(toy_space_path: Path, name: str) -> None:
     """The same strategy in the run's own loop, with a device that takes the recorded times."""
     from hktune.space import load_space
-    from hktune.tuning.loop import Tuner
-    from hktune.tuning.progress import SILENT
-    from hktune.tuning.searches import Budget, Search
+    from hktune.tuning.searching.loop import Tuner
+    from hktune.tuning.searching.progress import SILENT
+    from hktune.tuning.searching.searches import Budget, Search
 
     problem = Problem(512, 1024, 1024)
     legal = list(load_space(toy_space_path).domain(problem).enumerate())

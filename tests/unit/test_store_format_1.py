@@ -32,7 +32,7 @@ from hktune.store import trials as trials_module
 from hktune.store.rows import FORMAT, HEADER, Encoder
 from hktune.tables import BuildOptions, build_table
 from hktune.template import Templates
-from hktune.tuning.confirmation import deciding
+from hktune.tuning.confirming.confirmation import deciding
 from hktune.tuning.ledger import Ledger
 from hktune.tuning.trial_rows import RowContext
 

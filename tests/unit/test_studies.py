@@ -196,6 +196,17 @@ def test_two_runs_of_one_directory_write_each_row_once(tmp_path: Path, space: Se
     assert sorted(read_study_trials(studies_file(place.text)), key=lambda each: each.trial) == rows
 
 
+def test_a_row_that_two_runs_added_at_once_is_read_once(tmp_path: Path, space: SearchSpace, rows: list[Trial]) -> None:
+    rows, place = rows[-7:-1], places(tmp_path)[1]
+    mirrored(place, space, rows[:3])
+    (name,) = optuna.get_all_study_names(place.opened())
+    study = study_in(place, name)
+    for row in rows[1:]:
+        study.add_trial(frozen_of(row, space.for_operation(row.operation).parameters))
+    assert len(study.trials) == len(rows) + 2
+    assert read_study_trials(studies_file(place.text)) == rows
+
+
 def test_rows_of_another_set_up_and_studies_of_others_are_left_alone(
     tmp_path: Path, space: SearchSpace, rows: list[Trial]
 ) -> None:

@@ -18,11 +18,11 @@ from hktune.core.trial import Trial
 from hktune.search import STRATEGIES, create_strategy
 from hktune.space import Domain, SearchSpace, load_space
 from hktune.store.recordings import Recording, load_recordings
-from hktune.tuning import earlier as earlier_module
-from hktune.tuning.earlier import Earlier
-from hktune.tuning.learned_order import FIRST
+from hktune.tuning.priors import earlier as earlier_module
+from hktune.tuning.priors.earlier import Earlier
+from hktune.tuning.priors.learned_order import FIRST
+from hktune.tuning.priors.transfer import Transfer, can_learn, led
 from hktune.tuning.simulation import simulate
-from hktune.tuning.transfer import Transfer, can_learn, led
 
 if not can_learn():
     pytest.skip("LightGBM is not installed: hktune[learn]", allow_module_level=True)

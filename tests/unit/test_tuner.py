@@ -15,9 +15,9 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search.strategy import Cost, CostName, Outcome
-from hktune.tuning.cost import cost_of
-from hktune.tuning.loop import LOOKAHEAD, Tuner
-from hktune.tuning.searches import Budget, Search
+from hktune.tuning.searching.cost import cost_of
+from hktune.tuning.searching.loop import LOOKAHEAD, Tuner
+from hktune.tuning.searching.searches import Budget, Search
 
 SMALL, LARGE = Problem(128, 128, 128), Problem(256, 256, 256)
 

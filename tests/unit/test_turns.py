@@ -16,10 +16,10 @@ from hktune.core.outcome import Failure, Source, Timing
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
-from hktune.tuning.lessons import EVERY, FIRST, Lessons
-from hktune.tuning.loop import Tuner
-from hktune.tuning.searches import Budget, Search
-from hktune.tuning.turns import FLOOR, Turns
+from hktune.tuning.searching.lessons import EVERY, FIRST, Lessons
+from hktune.tuning.searching.loop import Tuner
+from hktune.tuning.searching.searches import Budget, Search
+from hktune.tuning.searching.turns import FLOOR, Turns
 
 
 def searches(*problems: Problem) -> list[Search]:

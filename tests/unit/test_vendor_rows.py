@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 from fakes import FormulaStopwatch
-from made_up_gpus import H200, StandInService
+from made_up_gpus import find_gpus
 from naive_gemm import algorithm_trial
 from rich.console import Console
 
@@ -27,22 +27,17 @@ from hktune.measure.stopwatch import Attempt
 from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
 from hktune.store import read_trials
-from hktune.tuning import benches, gpus
+from hktune.tuning.benches.vendor_rows import VendorBench, VendorRows
 from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
-from hktune.tuning.searches import Budget
-from hktune.tuning.vendor_rows import VendorBench, VendorRows
+from hktune.tuning.searching.searches import Budget
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 
 SHAPES = "shapes:\n  - {m: [16, 64], n: 512, k: 1024}\n"
 FAST, SLOW = 8_000, 15_000
 """Of times in ns: made-up kernels take from 10,000 to 14,095, and torch's default 20,000."""
-
-
-class Found:
-    identity = H200
 
 
 @pytest.fixture
@@ -54,10 +49,7 @@ def cache(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """An H200 that nobody has."""
-    monkeypatch.setattr(benches, "open_device", lambda *_, **__: Found())
-    monkeypatch.setattr(gpus, "open_device", lambda *_, **__: Found())
-    monkeypatch.setattr(gpus, "count_devices", lambda *_: 1)
-    monkeypatch.setattr(benches, "GpuService", StandInService)
+    find_gpus(monkeypatch, 1)
 
 
 @pytest.fixture

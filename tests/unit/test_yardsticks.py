@@ -15,9 +15,9 @@ from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
 from hktune.search import create_strategy
 from hktune.space import load_space
-from hktune.tuning.benches import OpenEmulatedBench
-from hktune.tuning.searches import Search
-from hktune.tuning.yardsticks import TRIALS_MIN, time_yardsticks, yardsticks
+from hktune.tuning.benches.emulated_bench import OpenEmulatedBench
+from hktune.tuning.confirming.yardsticks import TRIALS_MIN, time_yardsticks, yardsticks
+from hktune.tuning.searching.searches import Search
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE_FILE = ROOT / "search_spaces" / "gfx950_gemm_bf16.yaml"

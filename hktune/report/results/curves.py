@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from hktune.core.outcome import Source
 from hktune.core.trial import Trial
 from hktune.report.results.results import ShapeResult
-from hktune.tuning.cost import slowness
-from hktune.tuning.search_curve import SearchCurve
+from hktune.tuning.searching.cost import slowness
+from hktune.tuning.searching.search_curve import SearchCurve
 
 POINTS_MAX = 240
 """So many trials of a search are drawn. Of more, those that improved on all before them, and of the rest every few."""

@@ -11,7 +11,7 @@ from statistics import geometric_mean
 from hktune.core.outcome import Source
 from hktune.core.trial import Trial
 from hktune.emulator.clock.model_error import model_error
-from hktune.tuning.cost import cost_of
+from hktune.tuning.searching.cost import cost_of
 
 
 class Verdict(str, Enum):

@@ -13,7 +13,7 @@ from hktune.emulator.clock.model_error import model_error
 from hktune.report.results.gains import Gain, Totals, Weighed, gain_over_time, gain_over_trial, totals
 from hktune.store import Environment
 from hktune.tables.standing import Chosen, choose
-from hktune.tuning.confirmation import deciding
+from hktune.tuning.confirming.confirmation import deciding
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hktune.core.outcome import Status
 from hktune.core.trial import Trial
 from hktune.store.recordings.recording import BrokenRecording, Recording, Result, recording_of
 from hktune.store.studies.study_place import STUDIES, opened_for_reading
-from hktune.store.studies.study_trials import ROW, row_of
+from hktune.store.studies.study_trials import ROW, Known, known_in, row_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -67,9 +67,13 @@ def _is_own(trials: list[FrozenTrial]) -> bool:
 
 
 def _rows(path: Path, trials: list[FrozenTrial]) -> Iterator[Trial]:
-    """The rows, without trials that somebody else added to the study."""
+    """The rows, without trials that somebody else added to the study. No storage keeps two runs of one directory from
+    adding the same row at once: it is read once."""
+    seen: set[Known | None] = set()
     for trial in trials:
-        if ROW in trial.user_attrs:
+        known = known_in(trial)
+        if ROW in trial.user_attrs and (known is None or known not in seen):
+            seen.add(known)
             try:
                 yield row_of(trial)
             except (HktuneError, TypeError, ValueError) as wrong:

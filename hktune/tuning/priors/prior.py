@@ -16,7 +16,7 @@ from hktune.emulator.clock.model_error import model_error
 from hktune.space import Domain, SearchSpace
 from hktune.store import merged_trials
 from hktune.tables.standing import Standing, standings
-from hktune.tuning.confirmation import deciding
+from hktune.tuning.confirming.confirmation import deciding
 
 
 class Prior:

@@ -18,7 +18,7 @@ from hktune.core.shipped import SPACE_OF
 from hktune.core.trial import Trial
 from hktune.measure.fitting import Constants, Fit, Rows, Values
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.measured_trials import (
+from hktune.tuning.calibrating.measured_trials import (
     WRONG,
     Calibrated,
     Judged,

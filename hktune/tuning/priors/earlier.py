@@ -9,8 +9,8 @@ from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.space import Domain, SearchSpace
-from hktune.tuning.prior import Prior
-from hktune.tuning.transfer import NOT_INSTALLED, Transfer, can_learn
+from hktune.tuning.priors.prior import Prior
+from hktune.tuning.priors.transfer import NOT_INSTALLED, Transfer, can_learn
 
 
 class Earlier:

@@ -27,8 +27,8 @@ from hktune.measure.clock_fit import clock_fit
 from hktune.measure.fitting import Values
 from hktune.measure.stopwatch import Attempt
 from hktune.space import SearchSpace, load_space
-from hktune.tuning.benches import EmulatedBench
-from hktune.tuning.measured_trials import (
+from hktune.tuning.benches.emulated_bench import EmulatedBench
+from hktune.tuning.calibrating.measured_trials import (
     WRONG,
     Calibrated,
     Judged,

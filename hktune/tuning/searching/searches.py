@@ -10,7 +10,7 @@ from hktune.core.operation import BF16_NT, Operation
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.search.strategy import Strategy
-from hktune.tuning.search_curve import SearchCurve
+from hktune.tuning.searching.search_curve import SearchCurve
 
 
 @dataclass(frozen=True)

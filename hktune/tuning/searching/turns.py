@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from hktune.tuning.searches import Budget, Search
+from hktune.tuning.searching.searches import Budget, Search
 
 FLOOR = 0.75
 """So much of its trials every search has for itself, and all of them where its problem matters as much as the mean."""

@@ -21,11 +21,12 @@ from hktune.core.settings import Settings
 from hktune.core.shipped import SPACES
 from hktune.core.trial import Trial
 from hktune.store import TrialStore
-from hktune.tuning.benches import GpuBench, OpenBench
+from hktune.tuning.benches.contract import OpenBench
+from hktune.tuning.benches.gpu_bench import GpuBench
+from hktune.tuning.cluster.ray_benches import OnNode, facts_of
 from hktune.tuning.ledger import Ledger, SharedDirectory
-from hktune.tuning.loop import Listener
 from hktune.tuning.part import Part, search_part
-from hktune.tuning.ray_benches import OnNode, facts_of
+from hktune.tuning.searching.loop import Listener
 from hktune.tuning.trial_rows import RowContext
 from hktune.workers.gpu_worker import Usage
 from hktune.workers.ray_cluster import Facts

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from hktune.core.config import Config
 from hktune.core.errors import MachineError
 from hktune.search import Outcome, Strategy
-from hktune.tuning.searches import Search
+from hktune.tuning.searching.searches import Search
 from hktune.workers.processes import Worker, WorkerDied, start_worker
 
 _Question = tuple[int, int | list[Outcome]]

@@ -14,10 +14,11 @@ from ray.exceptions import GetTimeoutError, RayError
 from hktune.core.errors import HktuneError, InputError
 from hktune.core.settings import Settings
 from hktune.core.shipped import SPACES
-from hktune.tuning.benches import GpuBench, choose_device
-from hktune.tuning.ray_benches import ClusterExecutor, OnNode, on_nodes
-from hktune.tuning.ray_part import GpuActor, GpuFacts
-from hktune.tuning.ray_search import RemoteGpu, RemoteSearch
+from hktune.tuning.benches.device_choice import choose_device
+from hktune.tuning.benches.gpu_bench import GpuBench
+from hktune.tuning.cluster.ray_benches import ClusterExecutor, OnNode, on_nodes
+from hktune.tuning.cluster.ray_part import GpuActor, GpuFacts
+from hktune.tuning.cluster.ray_search import RemoteGpu, RemoteSearch
 from hktune.workers.executor import START_DEADLINE_S
 from hktune.workers.ray_cluster import Cluster, difference, last_line, live_nodes, on_this_node
 

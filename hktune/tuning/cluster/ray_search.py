@@ -20,11 +20,11 @@ from hktune.core.errors import HktuneError, MachineError
 from hktune.core.outcome import Stage
 from hktune.core.trial import by_problem
 from hktune.tuning.callbacks import Callbacks
+from hktune.tuning.cluster.ray_part import GpuFacts, Report, SentPart
 from hktune.tuning.ledger import Ledger
-from hktune.tuning.loop import Listener
 from hktune.tuning.part import Part
-from hktune.tuning.progress import Progress
-from hktune.tuning.ray_part import GpuFacts, Report, SentPart
+from hktune.tuning.searching.loop import Listener
+from hktune.tuning.searching.progress import Progress
 from hktune.tuning.trial_rows import RowContext
 from hktune.workers.executor import START_DEADLINE_S
 from hktune.workers.gpu_worker import Usage, total_usage

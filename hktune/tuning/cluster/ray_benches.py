@@ -14,7 +14,9 @@ from hktune.core.variant import CodeObject, Variant
 from hktune.device.driver import driver_version
 from hktune.measure.stopwatch import Attempt
 from hktune.space import load_spaces
-from hktune.tuning.benches import EmulatedBench, GpuBench, local_executor
+from hktune.tuning.benches.bench_workers import local_executor
+from hktune.tuning.benches.emulated_bench import EmulatedBench
+from hktune.tuning.benches.gpu_bench import GpuBench
 from hktune.workers.executor import Executor, Limits, Prove
 from hktune.workers.prover import COMPILE_DEADLINE_S
 from hktune.workers.ray_cluster import Cluster, Facts, on_this_node, shipped_sha256

@@ -13,7 +13,7 @@ from hktune.core.trial import Trial, by_problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.measure.stopwatch import Attempt, ComparingStopwatch, Side, attempt_of_algorithm
 from hktune.template import Templates
-from hktune.tuning.cost import slowness
+from hktune.tuning.searching.cost import slowness
 from hktune.tuning.trial_rows import now, outcome_fields
 
 FINALISTS = 6

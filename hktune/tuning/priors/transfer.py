@@ -14,8 +14,8 @@ from hktune.core.trial import Trial
 from hktune.space import Domain, SearchSpace
 from hktune.space.listed import ListedDomain
 from hktune.store.recordings import Recording, recordings_among
-from hktune.tuning.cost import slowness
-from hktune.tuning.learned_order import FIRST, Judged, LearnedModel, Measured, judge, thinned
+from hktune.tuning.priors.learned_order import FIRST, Judged, LearnedModel, Measured, judge, thinned
+from hktune.tuning.searching.cost import slowness
 
 FAVOURITES = 12
 """So many configs are tried first for what was learned."""

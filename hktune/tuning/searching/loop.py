@@ -16,11 +16,11 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.measure.stopwatch import Attempt, Stopwatch
 from hktune.search.strategy import Outcome
-from hktune.tuning.cost import cost_of, timed_slowness
-from hktune.tuning.lessons import Lessons
-from hktune.tuning.peers import Alone, Peers
-from hktune.tuning.searches import Budget, Search
-from hktune.tuning.turns import Turns
+from hktune.tuning.searching.cost import cost_of, timed_slowness
+from hktune.tuning.searching.lessons import Lessons
+from hktune.tuning.searching.peers import Alone, Peers
+from hktune.tuning.searching.searches import Budget, Search
+from hktune.tuning.searching.turns import Turns
 from hktune.workers.executor import Executor
 
 POLL_S = 0.5

@@ -68,6 +68,14 @@ class BuildSummary:
     examples: dict[Status, tuple[Config, str]]
     elapsed_s: float
 
+    @staticmethod
+    def of(done: int, failed: Sequence[tuple[Config, Failure]], elapsed_s: float) -> BuildSummary:
+        """Of so many configs that are `done`, with those that `failed` in their order."""
+        statuses = Counter(failure.status for _, failure in failed)
+        statuses[Status.OK] = done - len(failed)
+        examples = {failure.status: (config, failure.detail) for config, failure in reversed(failed)}
+        return BuildSummary(+statuses, examples, elapsed_s)
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -135,10 +143,7 @@ def build(
     (MachineError).
     """
     started = time.monotonic()
-    count = len({config.id for config in chain(_earlier(directory, space, compiler.identity), configs)})
-    if count > CONFIGS_MAX:
-        rule = f"{directory}: would hold {count} configs, a build has at most {CONFIGS_MAX}"
-        raise StoreError(f"{rule}: name fewer, or pass another DIR")
+    _require_room(directory, [*_earlier(directory, space, compiler.identity), *configs])
     failures: dict[str, Failure] = {}
     _prepare(directory)
     variants = (space.template.render(config) for config in configs)
@@ -157,10 +162,7 @@ def build(
         if done or not os.path.lexists(directory / FILE_NAME):  # where nothing was built, an earlier list stays
             _list_built(directory, space, compiler.identity, [config for config in configs if config.id in done])
     failed = [(config, failures[config.id]) for config in configs if config.id in failures]
-    statuses = Counter(failure.status for _, failure in failed)
-    statuses[Status.OK] = len(done) - len(failed)
-    examples = {failure.status: (config, failure.detail) for config, failure in reversed(failed)}
-    return BuildSummary(+statuses, examples, time.monotonic() - started)
+    return BuildSummary.of(len(done), failed, time.monotonic() - started)
 
 
 def replaced_build(directory: Path, template: Template, compiler: str) -> str:
@@ -178,6 +180,14 @@ def replaced_build(directory: Path, template: Template, compiler: str) -> str:
     else:
         return ""
     return f"{directory}: {count} configs on its list will be replaced, {why}"
+
+
+def _require_room(directory: Path, configs: Sequence[Config]) -> None:
+    """Raises StoreError where these are more than a build may hold."""
+    count = len({config.id for config in configs})
+    if count > CONFIGS_MAX:
+        rule = f"{directory}: would hold {count} configs, a build has at most {CONFIGS_MAX}"
+        raise StoreError(f"{rule}: name fewer, or pass another DIR")
 
 
 def _prepare(directory: Path) -> None:

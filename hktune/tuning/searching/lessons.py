@@ -10,8 +10,8 @@ from itertools import product
 from hktune.core.config import Config
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
-from hktune.tuning.cost import timed_slowness
-from hktune.tuning.searches import Search
+from hktune.tuning.searching.cost import timed_slowness
+from hktune.tuning.searching.searches import Search
 
 FIRST, EVERY = 12, 4
 """From its so manieth ask on, every so manieth ask of a search is for what was fast elsewhere."""

@@ -17,7 +17,7 @@ from hktune.measure.energy import Energy
 from hktune.measure.stopwatch import EnergyStopwatch
 from hktune.tables.standing import Standing, standings, time_us
 from hktune.template import Templates
-from hktune.tuning.confirmation import attempt_of, deciding
+from hktune.tuning.confirming.confirmation import attempt_of, deciding
 from hktune.tuning.trial_rows import now
 
 BUDGET_SHARE, BUDGET_LEAST_S = 0.1, 5.0

@@ -19,10 +19,10 @@ from hktune.measure.stopwatch import ComparingStopwatch
 from hktune.space import SearchSpace, Spaces
 from hktune.tables import cross_trials
 from hktune.template import Templates
-from hktune.tuning.benches import OpenBench
-from hktune.tuning.confirmation import deciding, measure_together
-from hktune.tuning.cost import slowness
-from hktune.tuning.loop import POLL_S, Record
+from hktune.tuning.benches.contract import OpenBench
+from hktune.tuning.confirming.confirmation import deciding, measure_together
+from hktune.tuning.searching.cost import slowness
+from hktune.tuning.searching.loop import POLL_S, Record
 from hktune.tuning.trial_rows import candidate_of
 
 ROUNDS = 3

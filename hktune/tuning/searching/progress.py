@@ -7,7 +7,7 @@ from typing import Protocol
 
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
-from hktune.tuning.loop import Listener
+from hktune.tuning.searching.loop import Listener
 
 
 class Silent:

@@ -13,8 +13,8 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial, by_problem
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.measure.stopwatch import Attempt, ComparingStopwatch, attempt_of_algorithm
-from hktune.tuning.loop import Record
-from hktune.tuning.searches import Budget
+from hktune.tuning.searching.loop import Record
+from hktune.tuning.searching.searches import Budget
 
 
 class VendorBench(ComparingStopwatch, Protocol):

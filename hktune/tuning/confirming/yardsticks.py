@@ -9,10 +9,10 @@ from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.problem import Problem
 from hktune.space import SearchSpace
-from hktune.tuning.benches import OpenBench
-from hktune.tuning.loop import Record
-from hktune.tuning.neighbours import try_configs
-from hktune.tuning.searches import Search
+from hktune.tuning.benches.contract import OpenBench
+from hktune.tuning.confirming.neighbours import try_configs
+from hktune.tuning.searching.loop import Record
+from hktune.tuning.searching.searches import Search
 
 TRIALS_MIN = 8
 """With fewer trials of a shape, two more would cost more than what they tell is worth."""

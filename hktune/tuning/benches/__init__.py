@@ -1,0 +1,1 @@
+"""What proves and times the variants of a run, for each kind of device, and what it takes its objects from."""

@@ -1,0 +1,1 @@
+"""`hktune calibrate`: constants of a model of times, fitted to trials that were measured."""
