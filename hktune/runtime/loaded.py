@@ -23,8 +23,9 @@ from hktune.runtime.calls.forms import LINEAR, LINEAR_BIAS, MATMUL, Form, activa
 from hktune.runtime.calls.gradients import asks_gradient, recorded_result
 from hktune.runtime.calls.operands import PLAIN
 from hktune.runtime.calls.scaled_call import ScaledCall, by_torch
+from hktune.runtime.calls.several_by_torch import by_torch as several_by_torch
+from hktune.runtime.calls.several_by_torch import finished as several_finished
 from hktune.runtime.calls.several_call import SeveralCall
-from hktune.runtime.calls.several_call import by_torch as several_by_torch
 from hktune.runtime.counts import Counts, Fallback, Stats
 from hktune.runtime.serving.place import Place
 from hktune.runtime.serving.route import Route
@@ -271,10 +272,13 @@ class LoadedTable(TableEntries):
         return place if isinstance(place, Fallback) else place.scaled.product(call, out)
 
     def several(self, call: SeveralCall) -> Tensor:
-        """torch's batched or grouped product, where nothing watches."""
+        """torch's batched or grouped product, where nothing watches. What is before steps is another call, which a
+        kernel may serve."""
         found = self._several(call)
         if not isinstance(found, Fallback):
             return found
+        if call.steps:
+            return several_finished(self.several(call.products), call.steps)
         self._counts.fell_back(found, call.a, call.b)
         return self._counts.by_torch(found, several_by_torch, call)
 
@@ -291,6 +295,17 @@ class LoadedTable(TableEntries):
     def below_several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | None:
         """The same as `below` has a product."""
         return self._counted_below(self._several(call, out))
+
+    def below_grouped(
+        self, call: SeveralCall, before: Callable[..., Tensor], *operands: object, **named: object
+    ) -> Tensor:
+        """The same of groups, or what torch's own `before` makes of these operands: it may end in a product of each
+        group, which are all one call."""
+        found = self._several(call)
+        self._counted_below(found)
+        return (
+            self._counts.by_torch(found, partial(before, *operands, **named)) if isinstance(found, Fallback) else found
+        )
 
     def _several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | Fallback:
         place = self._place_of(call.a, call.tensors)
