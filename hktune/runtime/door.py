@@ -246,7 +246,7 @@ class Door(ScaledDoor, GroupedDoor):
         self, bias: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None, is_float32: bool = False
     ) -> Tensor | None:
         """Of the product and a bias [N], or a matrix of the product's shape; None where torch is to be called."""
-        row = _row(bias, b)
+        row = _row(bias, a, b)
         if row is not None:
             return self.table.below(MATMUL_BIAS_FLOAT32 if is_float32 else MATMUL_BIAS, a, b, row, out)
         if bias.dim() != 2:
@@ -270,12 +270,15 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _row(bias: Tensor, b: Tensor) -> Tensor | None:
-    """The bias [N] that an addmm adds to each row; None where it adds something else. A compiled graph expands it."""
-    if bias.dim() == 1 and b.dim() == 2 and bias.shape[0] == b.shape[1]:
+def _row(bias: Tensor, a: Tensor, b: Tensor) -> Tensor | None:
+    """The bias [N] that an addmm adds to each row; None where it adds something else. A compiled graph expands it to
+    as many rows as there are of `a`; torch refuses another number of them."""
+    if b.dim() != 2 or bias.shape[-1:] != b.shape[1:]:
+        return None
+    if bias.dim() == 1:
         return bias
-    is_row = bias.dim() == 2 and (bias.stride(0) == 0 or len(bias) == 1)
-    return bias[0] if is_row and len(bias) and b.dim() == 2 and bias.shape[1] == b.shape[1] else None
+    is_row = bias.dim() == 2 and (len(bias) == 1 or (bias.stride(0) == 0 and len(bias) == len(a)))
+    return bias[0] if is_row and len(bias) else None
 
 
 def _is_float32(dtype: torch.dtype, a: Tensor) -> bool:

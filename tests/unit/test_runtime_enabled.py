@@ -316,6 +316,8 @@ def test_a_bias_may_be_one_row_but_not_of_the_out(make: Make) -> None:
         for rows in (bias[None], bias.expand(M, N)):
             close(torch.addmm(rows, a, b), expected)
         assert table.stats().hits == 2
+        with pytest.raises(RuntimeError, match="expanded size"):
+            torch.addmm(bias.expand(M + 1, N), a, b)
         out = bias.repeat(M, 1)
         close(torch.addmm(out[0], a, b, out=out), expected)
     assert table.stats().hits == 2
