@@ -55,7 +55,7 @@ class SeveralCall(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(each for each in self[:6] if each is not None)
+        return (self.a, self.b, *(each for each in self[2:6] if each is not None))
 
     @property
     def has_scales(self) -> bool:
