@@ -75,7 +75,7 @@ def test_every_file_parses_by_itself(tmp_path: Path) -> None:
 def included(path: Path) -> set[str]:
     """What a file includes, and what that includes."""
     own = re.findall(r'^#include ["<](.+)[">]$', path.read_text(), re.MULTILINE)
-    beside = [path.with_name(name) for name in own if path.with_name(name).is_file()]
+    beside = [path.parent / name for name in own if (path.parent / name).is_file()]
     return set(own).union(*map(included, beside))
 
 
