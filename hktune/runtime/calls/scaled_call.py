@@ -297,7 +297,8 @@ def _integers_by_torch(call: ScaledCall, sizes: tuple[int, int, int], scales: st
         wanted = f"must be float32, of one element each or [{m}, 1] and [1, {n}]"
         raise InputError(f"scaled_mm: scales of int8 {wanted}, got {got}: pass such".replace("torch.", ""))
     if call.out_dtype not in _FLOATS:
-        rule = f"scaled_mm: out_dtype of int8 with scales must be {', '.join(map(str, _FLOATS))}, got {call.out_dtype}"
+        known = ", ".join(map(str, _FLOATS))
+        rule = f"scaled_mm: out_dtype of int8 with scales must be one of {known}, got {call.out_dtype}"
         raise InputError(f"{rule}: pass one of these".replace("torch.", ""))
     _check_bias(call)
     if scales == "tensor":
