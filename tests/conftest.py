@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if mark and os.environ.get("HKTUNE_ROCM_VIRTUAL") != packages:
             command = f"scripts/rocm-virtual --packages {packages}"
             item.add_marker(pytest.mark.skip(reason=f"needs AMD's HIP runtime over a virtual GPU: {command} runs it"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_over() -> Iterator[None]:
+    """No table is current, torch's own products are torch's, and compilers have no pass of hktune's, whatever another
+    test did. A test that imports no runtime is not made to."""
+    _leave_nothing()
+    yield
+    _leave_nothing()
+
+
+def _leave_nothing() -> None:
+    modules = sys.modules
+    if "hktune.runtime" not in modules:
+        return
+    runtime, operators = modules["hktune.runtime"], modules["hktune.runtime.operators"]
+    runtime.disable()
+    runtime.unload()
+    operators.when_traced.clear()
+    config = modules.get("torch._inductor.config")
+    if config is not None and type(config.post_grad_custom_pre_pass).__name__ == "HktuneGraphFusion":
+        config.post_grad_custom_pre_pass = None
 
 
 @pytest.fixture

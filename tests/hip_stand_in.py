@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import subprocess
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -19,6 +17,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import host_library
 import numpy as np
 import torch
 
@@ -45,11 +44,7 @@ def build(folder: Path) -> Path:
     library = folder / "lib" / "libamdhip64.so"
     library.parent.mkdir(parents=True, exist_ok=True)
     source = Path(__file__).with_name("hip_stand_in.c")
-    flags = ("-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-fno-builtin")
-    subprocess.run(
-        [sys.executable, "-m", "ziglang", "cc", *flags, "-o", str(library), str(source)], check=True, timeout=240
-    )
-    return library
+    return host_library.built(source, library, "-O1", "-Wall", "-Werror", "-fno-builtin")
 
 
 @dataclass

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import host_library
 
 LIBRARY = "libhipblaslt.so.1"
 SOURCE = Path(__file__).with_suffix(".c")
@@ -51,9 +51,7 @@ class _Record(ctypes.Structure):
 def _built() -> tempfile.TemporaryDirectory[str]:
     """A folder that is there until the process ends."""
     folder = tempfile.TemporaryDirectory(prefix="hipblaslt-stand-in-")
-    flags = ("-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all")
-    command = [sys.executable, "-m", "ziglang", "cc", *flags, "-o", Path(folder.name) / LIBRARY, SOURCE]
-    subprocess.run(command, check=True)
+    host_library.built(SOURCE, Path(folder.name) / LIBRARY, "-O2", "-Wall", "-Wextra", "-Werror")
     return folder
 
 

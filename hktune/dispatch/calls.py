@@ -4,7 +4,7 @@ A call has two operands of one format, each stored either way. What it does with
 words of an operation: nothing, or it adds a bias or what C holds, and C may be float32. An activation may be its last
 step, behind a bias or alone. Behind it, or without one, a matrix is added, or gates are applied. There may be a factor
 of the product, or of that matrix, and C may be float8. Then the weight is stored as [N, K]. Of numbers of 8 bits or
-fewer there are scales too, and then a bias at most.
+fewer there are scales too, and then a bias at most; of e4m3 in a compiled graph also what is behind that.
 """
 
 from __future__ import annotations
@@ -43,17 +43,21 @@ SCALED_FORMATS = ((E4M3, E4M3), (E4M3, E5M2), (E5M2, E4M3))
 SCALED_OUTPUTS = (BF16, F16, F32, E4M3)
 
 
-def scaled_operation(a: Dtype, b: Dtype, scales: str, c: Dtype, has_bias: bool, accumulation: str = "") -> Operation:
-    """What torch's scaled products compute, whose B is stored as a weight is."""
-    steps = ("bias",) if has_bias else ()
-    return Operation(a.name, "nt", b.name, c.name, steps, scales, accumulation=accumulation)
+def scaled_operation(
+    a: Dtype, b: Dtype, scales: str, c: Dtype, has_bias: bool, accumulation: str = "", steps: tuple[str, ...] = ()
+) -> Operation:
+    """What torch's scaled products compute, whose B is stored as a weight is; and `steps` behind that."""
+    epilogue = (*(("bias",) if has_bias else ()), *steps)
+    return Operation(a.name, "nt", b.name, c.name, epilogue, scales, accumulation=accumulation)
 
 
 CALLS_SAID = (
     f"{' or '.join(map(str, CALL_DTYPES))}, in any of the layouts {', '.join(LAYOUTS)}, ->f32 or not, "
     "+bias, +accumulate or neither; or +bias or not, and an activation; or these as nt, "
     "+alpha or not, ->e4m3 or not, and +residual, +beta_residual, +gated, +gated_interleaved or none of these; "
-    "or e4m3, e5m2, i8 or an MX format in nt, with scales; or batched, and +residual or not; or grouped in nt, nn or tn"
+    "or e4m3, e5m2, i8 or an MX format in nt, with scales, and of e4m3 an activation, +residual or +gated or not; "
+    "or batched, and +residual or not; or grouped in nt, nn or tn, and as nt or nn with an activation, +gated or both; "
+    "or batched or grouped e4m3 or i8 in nt, with scales of rows"
 )
 """`CALL_OPERATIONS`, as a person reads them."""
 
@@ -64,6 +68,21 @@ SCALED_OPERATIONS = tuple(
     for c in SCALED_OUTPUTS
     for has_bias in (False, True)
     for accumulation in ("", *ACCUMULATIONS)
+)
+FINISHED_STEPS = (
+    *((each,) for each in ACTIVATIONS),
+    ("residual",),
+    *((each, "gated") for each in ("silu", "gelu", "gelu_tanh")),
+)
+"""Behind a scaled product of e4m3, as compiled graphs have them: what is one call there."""
+FINISHED_OUTPUTS = (BF16, F16)
+FINISHED_OPERATIONS = tuple(
+    scaled_operation(E4M3, E4M3, scales, c, has_bias, accumulation, steps)
+    for scales in SCALES
+    for c in FINISHED_OUTPUTS
+    for has_bias in (False, True)
+    for accumulation in ("", *ACCUMULATIONS)
+    for steps in FINISHED_STEPS
 )
 INTEGER_SUMS = Operation(I8.name, "nt", c=I32.name)
 """torch._int_mm."""
@@ -83,14 +102,32 @@ MX_OPERATIONS = tuple(
     for has_bias in (False, True)
 )
 """Of the formats that torch has a dtype for."""
-SEVERAL_OPERATIONS = tuple(
-    Operation(dtype.name, layout, kind=kind, epilogue=steps)
-    for dtype in CALL_DTYPES
-    for kind, layouts, all_steps in (("grouped", ("nt", "nn", "tn"), ((),)), ("batched", LAYOUTS, ((), ("residual",))))
-    for layout in layouts
-    for steps in all_steps
+_ACTIVATED_GROUPS = tuple((each,) for each in ACTIVATIONS)
+_GATED_GROUPS = tuple((*activation, "gated") for activation in ((), *_ACTIVATED_GROUPS))
+_STEPS_OF_SEVERAL: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...] = (
+    ("grouped", ("nt", "nn", "tn"), ((),)),
+    ("grouped", ("nt", "nn"), (*_ACTIVATED_GROUPS, *_GATED_GROUPS)),
+    ("grouped", ("nt",), (("silu", "gated_interleaved"),)),
+    ("batched", LAYOUTS, ((), ("residual",))),
 )
-"""Of any count, as `CALL_OPERATIONS` has them."""
+_SCALED_OUTPUTS_OF_SEVERAL = {"grouped": (BF16, F16, F32), "batched": (BF16, F16)}
+SEVERAL_OPERATIONS = (
+    *(
+        Operation(dtype.name, layout, kind=kind, epilogue=steps)
+        for dtype in CALL_DTYPES
+        for kind, layouts, all_steps in _STEPS_OF_SEVERAL
+        for layout in layouts
+        for steps in all_steps
+    ),
+    *(
+        Operation(dtype.name, "nt", c=c.name, scales="rows", kind=kind)
+        for dtype in (E4M3, I8)
+        for kind, outputs in _SCALED_OUTPUTS_OF_SEVERAL.items()
+        for c in outputs
+    ),
+)
+"""Of any count, as `CALL_OPERATIONS` has them: what a template has for some device. A gate or an activation that none
+has is torch's, behind a product that is asked for by itself."""
 CALL_OPERATIONS = (
     *(call_operation(dtype, ending, layout) for layout in LAYOUTS for dtype in CALL_DTYPES for ending in ENDINGS),
     *(call_operation(dtype, ending) for dtype in CALL_DTYPES for ending in LINEAR_ENDINGS),
@@ -101,6 +138,7 @@ CALL_OPERATIONS = (
         for ending in FACTORED_ENDINGS
     ),
     *SCALED_OPERATIONS,
+    *FINISHED_OPERATIONS,
     *INTEGER_OPERATIONS,
     *MX_OPERATIONS,
     *SEVERAL_OPERATIONS,

@@ -9,6 +9,7 @@ from hktune.core.dtype import E4M3, E5M2, I8
 from hktune.core.errors import DeviceError
 from hktune.core.operand import factors_of
 from hktune.core.operation import Operation
+from hktune.core.torch_limits import INT_MM_ROWS_FEW
 from hktune.measure.arena import OperandSet
 from hktune.measure.torch_epilogue import check_steps, finish, multiplied, product_of
 
@@ -29,14 +30,10 @@ def check_scaled(operation: Operation) -> None:
     check_steps(operation)
 
 
-FEW_ROWS = 16
-"""On GPUs torch._int_mm wants more rows of A."""
-
-
 class ScaledProduct:
     """torch's product of one operation, and kernels of torch's for the steps behind it. It wants the scales of A's
-    blocks column by column, and of integers more than FEW_ROWS rows of A: they are stored so at the first call with a
-    set of operands, and kept. So is a matrix for the product, where that is not C."""
+    blocks column by column, and of integers more than INT_MM_ROWS_FEW rows of A: they are stored so at the first call
+    with a set of operands, and kept. So is a matrix for the product, where that is not C."""
 
     def __init__(self, operation: Operation) -> None:
         """Raises DeviceError where torch has no function for `operation`."""
@@ -59,7 +56,7 @@ class ScaledProduct:
         if self._operation.scales == "blocks":
             of_a = self._kept(operands["scale_a"], lambda of_a: of_a.t().contiguous())
             return {"scale_a": of_a.t(), "scale_b": operands["scale_b"].t()}
-        if self._operation.a_dtype == I8 and a.is_cuda and len(a) <= FEW_ROWS:
+        if self._operation.a_dtype == I8 and a.is_cuda and len(a) <= INT_MM_ROWS_FEW:
             return {"a": self._kept(a, _with_more_rows)}
         return {}
 
@@ -72,7 +69,7 @@ class ScaledProduct:
 
 
 def _with_more_rows(a: torch.Tensor) -> torch.Tensor:
-    more = a.new_zeros((FEW_ROWS + 1, a.shape[1]))
+    more = a.new_zeros((INT_MM_ROWS_FEW + 1, a.shape[1]))
     more[: len(a)] = a
     return more
 

@@ -23,7 +23,7 @@ from hktune.dispatch import Entry, Reason, Skipped, Table, Trust, Validated, rea
 from hktune.dispatch.sign import PublicKey
 from hktune.runtime import activated_operator, finished, operators, watched
 from hktune.runtime.callers_line import warn_caller
-from hktune.runtime.calls.forms import LINEAR, LINEAR_BIAS, MATMUL, activated, linear_form
+from hktune.runtime.calls.forms import LINEAR, LINEAR_BIAS, MATMUL, Form, activated, linear_form
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.counts import Stats
 from hktune.runtime.loaded import LoadedTable
@@ -61,21 +61,34 @@ def load(
     path = Path(directory)
     table = read_table(path, Trust(public_key, sha256, created_after))
     _check_any(table, path, allow_modelled)
-    kind = table.device.kind
     device = device or _device_of(table)
+    validated = _validated(table, path, device, allow_modelled, allow_sibling_board, reproducible)
+    loaded = _on_device(validated, device, path)
+    if summary_at_exit:
+        counts = loaded._counts  # and not the table, which may go before
+        atexit.register(lambda: print(counts.stats(), file=sys.stderr))
+    operators.make_current(loaded)
+    return loaded
+
+
+def _validated(
+    table: Table, path: Path, device: Device, allow_modelled: bool, allow_sibling_board: bool, reproducible: bool
+) -> Validated:
+    """The entries that can be used, of which at least one is; a warning counts the others."""
     libraries = _libraries_of(table)
     validated = validate(
         table, path, device.identity, allow_modelled, allow_sibling_board=allow_sibling_board, libraries=libraries
     )
     validated = _reproducible(validated) if reproducible else validated
     _report(validated, path)
-    index = -1 if device.identity.kind == "emulated" else _current_gpu()
-    loaded = LoadedTable(validated, device, index, lambda other: open_device(kind, other), str(path))
-    if summary_at_exit:
-        counts = loaded._counts  # and not the table, which may go before
-        atexit.register(lambda: print(counts.stats(), file=sys.stderr))
-    operators.make_current(loaded)
-    return loaded
+    return validated
+
+
+def _on_device(validated: Validated, device: Device, path: Path) -> LoadedTable:
+    """The table on `device`, and on others of its kind as their tensors come."""
+    kind = device.identity.kind
+    index = -1 if kind == "emulated" else _current_gpu()
+    return LoadedTable(validated, device, index, lambda other: open_device(kind, other), str(path))
 
 
 def unload() -> None:
@@ -104,32 +117,35 @@ def linear(
     `activation` (relu, gelu, gelu_tanh, silu) is torch's function of that name, done by the same kernel where the table
     has one, in float32 before the one rounding. Else, and where a gradient is asked, it is torch's own of the product.
     So is `residual`, which is added last: a kernel adds one that has the output's shape and dtype and is contiguous.
-    With factors it is activation(alpha * (x @ weight^T) + bias) + beta * residual; a `beta` of 0 leaves the residual
-    out.
+    With factors it is activation(alpha * (x @ weight^T) + bias) + beta * residual; a `beta` of 0 leaves that out.
 
     With `out_dtype=torch.float8_e4m3fn` all of it is multiplied by `out_scale` (float32, one element; 1 without one)
-    and rounded to that. What is beyond 448 becomes 448. The next layer's scale of this input is 1 / out_scale.
+    and rounded to that. What is beyond 448 becomes 448. The next layer's scale of this input is 1 / out_scale. Other
+    `out_dtype`s are that of x, and autocast's where that is on: the result is cast to it where it is another.
 
     Raises TableError when no table is loaded. Raises InputError for an activation that is not known, another
-    `out_dtype`, and an `out_scale` that is none.
+    `out_dtype`, an `out_scale` that is none, and a `beta` without a residual.
     """
-    if residual is not None or alpha != 1 or out_dtype is not None or out_scale is not None:
+    if residual is not None or not alpha == beta == 1 or out_dtype is not None or out_scale is not None:
         ends = (alpha, beta, out_dtype, out_scale)
         return finished.linear(linear, operators.CURRENT, x, weight, bias, activation, residual, *ends)
     if compiling():
         return activated_operator.traced_linear(x, weight, bias, operators.CURRENT, activation)
-    form = LINEAR if bias is None else LINEAR_BIAS
-    if activation is not None:
-        if asks_gradient(x, weight, bias):
-            return activated(activation, linear(x, weight, bias))
+    if activation is None:
+        form = LINEAR if bias is None else LINEAR_BIAS
+    elif asks_gradient(x, weight, bias):
+        return activated(activation, linear(x, weight, bias))
+    else:
         form = linear_form(bias, activation)
     table = operators._current
-    if table is not None:
-        out = table.again(form, x, weight, bias)
-        if out is not None:
-            return out
+    out = None if table is None else table.again(form, x, weight, bias)
+    return _asked(form, x, weight, bias) if out is None else out
+
+
+def _asked(form: Form, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear that is like none before, or that something watches."""
     if not is_plain():
-        return watched.linear(linear, operators.CURRENT, x, weight, bias, activation)
+        return watched.linear(linear, operators.CURRENT, x, weight, bias, form.activation or None)
     return operators.table_numbered(operators.CURRENT).plain(form, x, weight, bias)
 
 

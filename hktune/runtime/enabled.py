@@ -68,6 +68,17 @@ def disable() -> None:
         _follow()
 
 
+def table_on(device: torch.device) -> LoadedTable | None:
+    """What serves torch's own products on `device` now."""
+    door = _doors.get("CPU" if device.type == "cpu" else "CUDA")
+    return None if door is None else door.table
+
+
+def enabled_entries() -> tuple[int, ...]:
+    """Those of the tables that are enabled, in numbers as `entries_number` has them: the same in any process."""
+    return tuple(door.table.entries_number for _, door in sorted(_doors.items()))
+
+
 def _follow() -> None:
     """Have the last table of each device serve there, and leave a device that has none."""
     wanted = {each.table.dispatch_key: each.table for each in _enabled}

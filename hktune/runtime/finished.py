@@ -13,7 +13,8 @@ from torch.overrides import handle_torch_function
 
 from hktune.runtime import finished_operator, operators
 from hktune.runtime.autocast_cache import as_cached_autocast
-from hktune.runtime.calls.finish import Finish, by_parts, out_scale_of
+from hktune.runtime.calls.finish import Finish, by_parts, check_factors, check_output, in_dtype
+from hktune.runtime.calls.forms import FLOAT8
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.counts import Fallback
 from hktune.runtime.torch_state import (
@@ -41,21 +42,19 @@ def linear(
     out_dtype: torch.dtype | None = None,
     out_scale: Tensor | None = None,
 ) -> Tensor:
-    """A call of `public`, the linear of table `number`, with a residual, a factor, or an output in float8."""
-    for name, factor in (("alpha", alpha), ("beta", beta)):
-        if isinstance(factor, Tensor):
-            raise TypeError(f"linear(): argument '{name}' must be a number, not Tensor: pass {name}.item()")
+    """A call of `public`, the linear of table `number`, with a residual, a factor, or a dtype of its output."""
+    check_factors(alpha, beta, residual)
+    check_output(out_dtype, out_scale, x)
     if residual is not None and beta == 0:
         residual = None
-    scale = out_scale_of(out_dtype, out_scale, x)
-    finish = Finish(activation, alpha=alpha, beta=beta, out_scale=scale)
+    finish = Finish(activation, alpha=alpha, beta=beta, out_scale=out_scale, float8=out_dtype is FLOAT8)
     finish.form(bias, residual)  # what is not known is said to every caller
     if _is_for_functions(x, weight, bias, residual):
         named = {"activation": activation, "residual": residual, "alpha": alpha, "beta": beta}
         return _handled(public, named, out_dtype, out_scale, x, weight, bias)
-    if residual is None and alpha == 1 and scale is None:
-        return public(x, weight, bias, activation=activation)
-    return _finished(public, number, finish, x, weight, bias, residual)
+    if residual is None and alpha == 1 and not finish.is_float8:
+        return in_dtype(public(x, weight, bias, activation=activation), out_dtype)
+    return in_dtype(_finished(public, number, finish, x, weight, bias, residual), out_dtype)
 
 
 def gated_linear(
@@ -71,12 +70,13 @@ def gated_linear(
     out_scale: Tensor | None = None,
 ) -> Tensor:
     """A call of `public`, the gated_linear of table `number`, whose linear is `plain`."""
-    finish = Finish(activation, True, interleaved, out_scale=out_scale_of(out_dtype, out_scale, x))
+    check_output(out_dtype, out_scale, x)
+    finish = Finish(activation, True, interleaved, out_scale=out_scale, float8=out_dtype is FLOAT8)
     finish.form(bias, None)
     if _is_for_functions(x, weight, bias, None):
         named = {"activation": activation, **({"interleaved": True} if interleaved else {})}
         return _handled(public, named, out_dtype, out_scale, x, weight, bias)
-    return _finished(plain, number, finish, x, weight, bias, None)
+    return in_dtype(_finished(plain, number, finish, x, weight, bias, None), out_dtype)
 
 
 def _handled(

@@ -137,7 +137,7 @@ def traced(
     asks = asks_gradient(*given, residual) or is_transformed_in_trace()
     if asks or traced_refusal(*given) is not None or not _adds(given[0], given[1], residual):
         return by_parts(plain, finish, x, weight, bias, residual)
-    words, ends = (finish.activation or "", finish.is_gated), _ends(finish)
+    words, ends = (finish.activation or "", finish.is_gated), _ends(finish, x)
     if not compiling():
         with autocast_done(x):
             return linear_finished(*given, residual, *words, operators.number_in_graph(number), **ends)
@@ -146,12 +146,15 @@ def traced(
     return linear_finished(*given, residual, *words, number, operators.entries_number(number), **ends)
 
 
-def _ends(finish: Finish) -> dict[str, Any]:
+def _ends(finish: Finish, x: Tensor) -> dict[str, Any]:
     """What a call names, as far as it is not the usual: an older hktune reads graphs without it."""
     numbers = {"interleaved": finish.interleaved, "alpha": finish.alpha, "beta": finish.beta}
     usual = {"interleaved": False, "alpha": 1.0, "beta": 1.0}
     named = {name: value for name, value in numbers.items() if value != usual[name]}
-    return named if finish.out_scale is None else {**named, "out_scale": finish.out_scale}
+    if not finish.is_float8:
+        return named
+    scale = finish.out_scale
+    return {**named, "out_scale": torch.ones((), dtype=torch.float32, device=x.device) if scale is None else scale}
 
 
 def _adds(x: Tensor, weight: Tensor, residual: Tensor | None) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections import Counter
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,31 +14,32 @@ from hktune.core.errors import DeviceError
 from hktune.device.device import Device, PreparedLaunch
 from hktune.device.vendor_libraries import open_vendor_library
 from hktune.device.vendor_library import VendorLibrary
-from hktune.dispatch import Entry, Validated
-from hktune.dispatch.calls import CALL_OPERATIONS, INTEGER_SUMS, MX_OPERATIONS, SCALED_OPERATIONS
-from hktune.dispatch.choice import Choices
+from hktune.dispatch import Validated
+from hktune.dispatch.calls import CALL_OPERATIONS
 from hktune.runtime import activated_operator, finished, operators, watched
 from hktune.runtime.autocast_cache import as_cached_autocast
-from hktune.runtime.calls.call_operations import CALLS, KERNEL_DTYPES, dtypes_of
+from hktune.runtime.calls.call_operations import KERNEL_DTYPES, dtypes_of
 from hktune.runtime.calls.forms import LINEAR, LINEAR_BIAS, MATMUL, Form, activated, linear_form
 from hktune.runtime.calls.gradients import asks_gradient, recorded_result
 from hktune.runtime.calls.operands import PLAIN
 from hktune.runtime.calls.scaled_call import ScaledCall, by_torch
+from hktune.runtime.calls.several_by_torch import by_torch as several_by_torch
+from hktune.runtime.calls.several_by_torch import finished as several_finished
 from hktune.runtime.calls.several_call import SeveralCall
-from hktune.runtime.calls.several_call import by_torch as several_by_torch
 from hktune.runtime.counts import Counts, Fallback, Stats
 from hktune.runtime.serving.place import Place
 from hktune.runtime.serving.route import Route
 from hktune.runtime.serving.served_place import ServedPlace
 from hktune.runtime.serving.served_product import ServedProduct
 from hktune.runtime.serving.served_shapes import ServedShapes
+from hktune.runtime.serving.table_entries import TableEntries
 from hktune.runtime.torch_state import autocast_dtype, compiling, is_plain, unseen_by_guards
 
 Found = tuple[ServedShapes, ServedProduct, PreparedLaunch]
 """What serves a call: of its shapes, of its dtype too, and the launch for the very operands."""
 
 
-class LoadedTable:
+class LoadedTable(TableEntries):
     """The usable entries of a table on one device, and on others of its model as their tensors come.
 
     Kernels are loaded at their first use, or all by `warm`. Calls may come from several threads. Raises DeviceError
@@ -58,13 +58,11 @@ class LoadedTable:
         """`index` is torch's number of `device`, -1 of the CPU; `open_other` opens the device of another number;
         `origin` says where the table was read; `open_library` opens the vendor's library of a name for the thread's
         current GPU: by default those of the device's kind."""
+        super().__init__(validated)
         self._origin = origin
         self._identity = device.identity
-        self._choices = Choices(validated)
-        self._validated = validated
         self._open_other = open_other
         self._open_library = open_library or partial(open_vendor_library, device.identity.kind)
-        self._operations = frozenset(entry.problem.operation for entry in validated.usable)
         self._counts = Counts(validated.skipped_by_reason, dtypes_of(self._operations) or KERNEL_DTYPES)
         self._places: dict[int, ServedPlace | None] = {index: self._place(device, index)}
         self._number = operators.register(self)
@@ -94,7 +92,7 @@ class LoadedTable:
     ) -> Tensor:
         """x [..., K] @ weight [N, K]^T (+ bias [N]) -> [..., N], and what else hktune.linear does; leading dimensions
         count as one M. Raises InputError as that does."""
-        if residual is not None or alpha != 1 or out_dtype is not None or out_scale is not None:
+        if residual is not None or not alpha == beta == 1 or out_dtype is not None or out_scale is not None:
             ends = (alpha, beta, out_dtype, out_scale)
             return finished.linear(self.linear, self._number, x, weight, bias, activation, residual, *ends)
         if compiling():
@@ -228,11 +226,6 @@ class LoadedTable:
         """What torch's dispatcher calls the table's device."""
         return "CPU" if self._identity.kind == "emulated" else "CUDA"
 
-    @property
-    def endings(self) -> frozenset[str]:
-        """Of the operations that it has entries of, as `hktune.dispatch.calls` has them."""
-        return frozenset(ending for (_, ending, _), each in CALLS.items() if each in self._operations)
-
     def enabled(self, is_on: bool) -> None:
         """That torch's own products are asked of the table from now on, or no more."""
         self._counts.is_enabled = is_on
@@ -266,6 +259,10 @@ class LoadedTable:
         self._counts.fell_back(found, call.a, call.b)
         return out
 
+    def finished_scaled(self, call: ScaledCall) -> Tensor | Fallback:
+        """torch's scaled product with what is behind it, by one kernel; or why there is none, which is not counted."""
+        return self._scaled(call)
+
     def below_scaled(self, call: ScaledCall, out: Tensor | None = None) -> Tensor | None:
         """The same as `below` has a product."""
         return self._counted_below(self._scaled(call, out))
@@ -275,10 +272,13 @@ class LoadedTable:
         return place if isinstance(place, Fallback) else place.scaled.product(call, out)
 
     def several(self, call: SeveralCall) -> Tensor:
-        """torch's batched or grouped product, where nothing watches."""
+        """torch's batched or grouped product, where nothing watches. What is before steps is another call, which a
+        kernel may serve."""
         found = self._several(call)
         if not isinstance(found, Fallback):
             return found
+        if call.steps:
+            return several_finished(self.several(call.products), call.steps)
         self._counts.fell_back(found, call.a, call.b)
         return self._counts.by_torch(found, several_by_torch, call)
 
@@ -295,6 +295,17 @@ class LoadedTable:
     def below_several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | None:
         """The same as `below` has a product."""
         return self._counted_below(self._several(call, out))
+
+    def below_grouped(
+        self, call: SeveralCall, before: Callable[..., Tensor], *operands: object, **named: object
+    ) -> Tensor:
+        """The same of groups, or what torch's own `before` makes of these operands: it may end in a product of each
+        group, which are all one call."""
+        found = self._several(call)
+        self._counted_below(found)
+        return (
+            self._counts.by_torch(found, partial(before, *operands, **named)) if isinstance(found, Fallback) else found
+        )
 
     def _several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | Fallback:
         place = self._place_of(call.a, call.tensors)
@@ -313,47 +324,6 @@ class LoadedTable:
             return None
         self._counts.torchs_own_served()
         return found
-
-    @property
-    def kinds(self) -> frozenset[str]:
-        """Of the operations that it has entries of."""
-        return frozenset(each.kind for each in self._operations)
-
-    @property
-    def adds_to_batches(self) -> bool:
-        """Whether it has entries of batches whose products are added to something."""
-        return any(each.kind == "batched" and each.has_residual for each in self._operations)
-
-    @property
-    def has_scaled(self) -> bool:
-        """Whether it has entries of torch's scaled products."""
-        return not self._operations.isdisjoint((*SCALED_OPERATIONS, *MX_OPERATIONS))
-
-    @property
-    def has_integers(self) -> bool:
-        """Whether it has entries of torch's product of integers."""
-        return INTEGER_SUMS in self._operations
-
-    def may_serve(self, dtype: torch.dtype, layout: str, *sizes: int | torch.SymInt | None, ending: str = "") -> bool:
-        """Whether an entry holds for a product of operands of `dtype` in `layout`, with this ending, by those of its
-        sizes m, n, k that are known; False where none is."""
-        operation = CALLS.get((dtype, ending, layout))
-        known = [size if isinstance(size, int) else None for size in sizes]
-        return operation in self._operations and any(
-            entry.problem.operation == operation and _holds(entry, *known) for entry in self._validated.usable
-        )
-
-    def has_entry(self, dtype: torch.dtype, ending: str, m: int, n: int, k: int) -> bool:
-        """Whether it says what serves a linear [N, K] of m rows with this ending: a kernel, or the vendor library."""
-        operation = CALLS.get((dtype, ending, "nt"))
-        return operation is not None and self._choices.find(m, n, k, str(operation)) is not None
-
-    @cached_property
-    def entries_number(self) -> int:
-        """The same of tables of the same entries, in any process: of all that `may_serve` and `has_entry` ask."""
-        entries = self._validated.usable
-        served = sorted((*entry.problem.key, entry.rows, entry.choice == "vendor") for entry in entries)
-        return int.from_bytes(hashlib.sha256(repr(served).encode()).digest()[:7])
 
     def warm(self) -> None:
         """Load every kernel that a call can reach now, on each device in use, so that no call does and a graph capture
@@ -407,9 +377,3 @@ class LoadedTable:
                     if other.identity == self._identity:
                         self._places[index] = self._place(other, index)
         return self._places[index]
-
-
-def _holds(entry: Entry, m: int | None, n: int | None, k: int | None) -> bool:
-    fewest, most = entry.rows
-    fits = (m is None or fewest <= m <= most, n is None or n == entry.n, k is None or k == entry.k)
-    return entry.choice != "vendor" and all(fits) and (m, n, k) != (None, None, None)

@@ -117,6 +117,11 @@ def _entries_number(number: int) -> int:
     return 0 if found is None else found.entries_number
 
 
+def current_entries() -> int:
+    """That of the current table."""
+    return _entries_number(CURRENT)
+
+
 def _has_rows(number: int, dtype: torch.dtype, ending: str, n: int, k: int) -> bool:
     """Whether table `number` has kernels for linears [N, K] with this ending, of whatever number of rows; it may where
     there is no such table yet."""

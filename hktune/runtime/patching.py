@@ -79,7 +79,8 @@ def patch(model: nn.Module, *, fuse: bool = False, quiet: bool = False) -> Patch
     With `fuse`, a module is changed too whose forward calls such layers and has an activation, gates or a sum behind
     one: `act(linear)`, `act(gate) * up`, `linear + residual`. One kernel does these where the table has one and no
     gradient is asked (`hktune.linear`, `hktune.gated_linear`). Its forward is read once, here; what it does must depend
-    on its children alone. Weights of gate and up are moved, to follow one another in memory; the parameters stay.
+    on its children alone. Weights of gate and up are moved, to follow one another in memory; the parameters stay. So
+    are weights in float8 of modules of one class: what is behind their products is fused in compiled graphs alone.
 
     Raises TypeError when `model` is no module.
     """
@@ -98,9 +99,11 @@ def patch(model: nn.Module, *, fuse: bool = False, quiet: bool = False) -> Patch
             plan = fused_modules.fuse(module, storages)
             if plan is not None:
                 report.fused[name] = str(plan)
-            elif names := adjacent_weights.place_linears(module, storages):
+                continue
+            names = adjacent_weights.place_linears(module, storages) + adjacent_weights.place_float8(module, storages)
+            if names:
                 report.adjacent[name] = ", ".join(names)
-        inductor_pass.use()
+        inductor_pass.use(at_once=adjacent_weights.has_float8(model))
     return report.done(quiet)
 
 

@@ -23,7 +23,7 @@ from hktune.core.shapes import Shape, ShapeList, merged_shapes, shapes_yaml
 from hktune.dispatch.calls import CALL_DTYPES
 from hktune.runtime import current, operators
 from hktune.runtime.calls.call_operations import CALLS, KERNEL_DTYPES
-from hktune.runtime.calls.finish import Finish, gated_without_table, linear_without_table, out_scale_of
+from hktune.runtime.calls.finish import Finish, gated_without_table, linear_without_table
 from hktune.runtime.calls.forms import (
     ADDED,
     ADDED_FLOAT32,
@@ -37,13 +37,18 @@ from hktune.runtime.calls.forms import (
     linear_form,
 )
 from hktune.runtime.calls.gradients import asks_gradient
-from hktune.runtime.calls.operands import PLAIN, layout_of
+from hktune.runtime.calls.operands import layout_of
 from hktune.runtime.calls.scaled_call import ScaledCall, by_torch, call_of_integers, call_of_operator, call_of_recipes
+from hktune.runtime.calls.several_by_torch import by_torch as several_by_torch
 from hktune.runtime.calls.several_call import SeveralCall, added_to_products, is_one_product
+from hktune.runtime.calls.several_operators import CALLS_OF_OPERATORS
 from hktune.runtime.fusing.recorded_fusion import GraphLinears
+from hktune.runtime.fusing.recorded_scaled import GraphScaled
+from hktune.runtime.left_out import named_dtype, why_left_out, why_not_seen
 from hktune.runtime.loaded import LoadedTable
+from hktune.runtime.recorded_several import several_problem
 from hktune.runtime.token_counts import TokenCounts
-from hktune.runtime.torch_state import as_autocast, is_transformed
+from hktune.runtime.torch_state import as_autocast
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload, OpOverloadPacket
@@ -54,6 +59,7 @@ Named = dict[str, Any]
 """What a mode of torch's is handed: the arguments of any function, by position and by name."""
 
 _aten = torch.ops.aten
+_SUMS = (_aten.addmm, _aten.addmm_, _aten.baddbmm, _aten.baddbmm_)
 _CURRENTS: dict[Function, Function] = {
     current.linear: linear_without_table,
     current.gated_linear: gated_without_table,
@@ -79,7 +85,7 @@ def record(path: str | PathLike[str], *, compiled: bool = False) -> Recorder:
     none.
 
     With `compiled`, linears are counted as torch.compile has them after `patch(model, fuse=True)`: with the sum behind
-    one, and those of one input together.
+    one, and those of one input together. So are scaled products, with what is behind them.
     """
     return Recorder(Path(path), compiled)
 
@@ -91,6 +97,7 @@ class Recorder:
     def __init__(self, path: Path | None = None, compiled: bool = False) -> None:
         self._path = path
         self.graph = GraphLinears(self.note) if compiled else None
+        self.scaled = GraphScaled(self.note_scaled) if compiled else None
         self._entered = ExitStack()
         self.calls: Counter[Problem] = Counter()
         self.left_out: Counter[str] = Counter()
@@ -110,18 +117,19 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._entered.close()
-        if self.graph is not None:
-            self.graph.end()
+        for held in (self.graph, self.scaled):
+            if held is not None:
+                held.end()
         if kind is None and self._path:
             publish(self._path, self.yaml().encode())
 
     def note(self, form: Form, left: Tensor, right: Tensor, bias: Tensor | None) -> None:
         """Count the product of two operands as `form` has them, and perhaps a bias."""
-        why = _why_left_out(left) or _why_left_out(right)
+        why = why_left_out(left) or why_left_out(right)
         dtypes = dict.fromkeys(each.dtype for each in (left, right, bias) if each is not None)
         has_own = form.is_float32 and bias is not None and bias.dtype is torch.float32
         if not why and len(dtypes) > 1 + has_own:
-            why = " and ".join(map(_name, dtypes))
+            why = " and ".join(map(named_dtype, dtypes))
         if why:
             self.left_out[why] += 1
             return
@@ -144,31 +152,28 @@ class Recorder:
         """Count a product that is added to a matrix. A matrix of 16 bits is left out: not every template adds to one,
         and a file with what a template cannot do is refused as a whole."""
         if left.dtype in KERNEL_DTYPES and not (form.is_float32 and to.dtype is torch.float32):
-            self.left_out[f"added to a {_name(to.dtype)} matrix"] += 1
+            self.left_out[f"added to a {named_dtype(to.dtype)} matrix"] += 1
         else:
             self.note(form, left, right, None)
 
     def note_scaled(self, call: ScaledCall | None) -> None:
         """Count a product of numbers of 8 bits or fewer."""
-        why = None if call is None else next(filter(None, map(_why_not_seen, call.tensors)), None)
+        why = None if call is None else next(filter(None, map(why_not_seen, call.tensors)), None)
         problem = None if why or call is None else call.problem
         if problem is not None:
             self.calls[problem] += 1
         elif call is None or 0 not in (call.sizes or ()):
             self.left_out[why or "scaled in another way"] += 1
 
-    def note_several(self, call: SeveralCall) -> None:
-        """Count a batched or a grouped product."""
-        why = next(filter(None, map(_why_left_out, (call.a, call.b))), None)
-        problem = None if why else call.problem
-        if problem is not None and problem.operation.has_residual and not may_be_added(problem, call.a):
-            self.left_out[f"added to products in {problem.operation.layout}"] += 1
-        elif problem is not None:
-            self.calls[problem] += 1
+    def note_several(self, call: SeveralCall | None) -> None:
+        """Count a batched or a grouped product; None is one that kernels do not know."""
+        found = several_problem(call)
+        if isinstance(found, str):
+            self.left_out[found] += 1
+        elif found is not None and call is not None:
+            self.calls[found] += 1
             if call.offsets is not None:
-                self._tokens.add(problem, call.offsets)
-        elif call.offsets is not None and 0 not in (call.sizes or ()):
-            self.left_out[why or "grouped in another way"] += 1
+                self._tokens.add(found, call.offsets)
 
     @property
     def shapes(self) -> ShapeList:
@@ -192,32 +197,6 @@ class Recorder:
         return shapes_yaml(self.shapes)
 
 
-def may_be_added(problem: Problem, tensor: Tensor) -> bool:
-    """Whether a template for the device of `tensor` adds a residual to such products of a batch: all but NVIDIA's want
-    A as it is read. A shapes file with what a template cannot do is refused as a whole."""
-    return problem.operation.layout[0] == "n" or (tensor.is_cuda and torch.version.hip is None)
-
-
-def _why_left_out(tensor: Tensor) -> str | None:
-    """What keeps a table from serving products of `tensor`, in a word; None where nothing does."""
-    return _why_not_seen(tensor) or (None if tensor.dtype in KERNEL_DTYPES else _name(tensor.dtype))
-
-
-def _why_not_seen(tensor: Tensor) -> str | None:
-    """The same of what a tensor is, whatever numbers it holds."""
-    if is_transformed():
-        return "transformed or traced"
-    if type(tensor) not in PLAIN:
-        return type(tensor).__name__
-    if tensor.is_nested or tensor.layout is not torch.strided:
-        return "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
-    return None
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes products where torch dispatches them: below every module, and below autocast."""
 
@@ -238,31 +217,49 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return parts
         out: object = func(*args, **kwargs)
         if not self.is_quiet:
-            self._note(func.overloadpacket, args, kwargs)
+            self._note(func.overloadpacket, args, kwargs, out)
         return out
 
     def without_table(self, call: ScaledCall) -> Tensor:
         """See NotesScaled."""
+        out = self._quietly(by_torch, call)
         if not self.is_quiet:
-            self._recorder.note_scaled(call)
+            self._called(call, out)
+        return out
+
+    def several_without_table(self, call: SeveralCall) -> Tensor:
+        """See NotesSeveral."""
+        if not self.is_quiet:
+            self._recorder.note_several(call)
+        return self._quietly(several_by_torch, call)
+
+    def _quietly(self, product: Callable[..., Tensor], call: object) -> Tensor:
         was_quiet, self.is_quiet = self.is_quiet, True
         try:
-            return by_torch(call)
+            return product(call)
         finally:
             self.is_quiet = was_quiet
 
-    def _note(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
+    def _called(self, call: ScaledCall | None, out: object) -> None:
+        scaled = self._recorder.scaled
+        if scaled is None or call is None:
+            self._recorder.note_scaled(call)
+        else:
+            scaled.called(call, out)
+
+    def _note(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named, out: object) -> None:
         note = self._recorder.note
+        if self._recorder.scaled is not None:
+            self._recorder.scaled.seen(packet, args, kwargs, out)
         if packet in (_aten.add, _aten.add_) and self._recorder.graph is not None:
             if kwargs.get("alpha", 1) == 1:
                 self._recorder.graph.added(*args[:2])
         elif packet.__name__.endswith("scaled_mm") or packet.__name__ == "_scaled_mm_v2":
-            self._note_scaled(packet, args, kwargs)
+            self._note_scaled(packet, args, kwargs, out)
         elif packet.__name__ == "_int_mm":
             self._recorder.note_scaled(call_of_integers(*args))
-        elif packet.__name__ == "_grouped_mm":
-            offsets = args[2] if len(args) > 2 else kwargs.get("offs")
-            self._recorder.note_several(SeveralCall(args[0], args[1], offsets))
+        elif packet._qualified_op_name in CALLS_OF_OPERATORS:
+            self._recorder.note_several(CALLS_OF_OPERATORS[packet._qualified_op_name](*args, **kwargs))
         elif packet is _aten.bmm and not _are_single(*args[:2]) and kwargs.keys() <= {"out"} and len(args) == 2:
             if is_one_product(args[0], args[1]):
                 self._note_product(args[0], args[1][0])
@@ -280,14 +277,19 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._note_product(args[0], args[1], *args[2:3])
         elif packet is _aten.bmm and len(args[1]) == 1:
             self._note_product(args[0][0], args[1][0], *args[2:3])
-        elif packet in (_aten.addmm, _aten.addmm_) and kwargs.keys() <= {"out"}:
+        elif packet in _SUMS:
+            self._note_added(packet, args, kwargs)
+
+    def _note_added(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
+        """A product that torch adds to something."""
+        if packet in (_aten.addmm, _aten.addmm_) and kwargs.keys() <= {"out"}:
             self._note_sum(*args)
         elif packet is _aten.addmm and kwargs.keys() <= {"out", "alpha", "beta"} and args[0].dim() == 2:
             alpha, beta = kwargs.get("alpha", 1), kwargs.get("beta", 1)
             if alpha == beta == 1:
                 self._note_sum(*args)
             else:
-                note(FACTORED[alpha != 1 or beta == 0, beta != 0], args[1], args[2], None)
+                self._recorder.note(FACTORED[alpha != 1 or beta == 0, beta != 0], args[1], args[2], None)
         elif packet is _aten.baddbmm and kwargs.keys() <= {"out"} and not _are_single(*args[:3]):
             call = added_to_products(*args[:3])
             if call is not None:
@@ -295,14 +297,14 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif packet in (_aten.baddbmm, _aten.baddbmm_) and kwargs.keys() <= {"out"} and _are_single(*args[:3]):
             self._note_sum(*(each[0] for each in args[:3]), *args[3:])
 
-    def _note_scaled(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named) -> None:
+    def _note_scaled(self, packet: OpOverloadPacket, args: Arguments, kwargs: Named, result: object) -> None:
         out = kwargs.pop("out", None)
         if packet.__name__ == "_scaled_mm_v2":
-            self._recorder.note_scaled(call_of_recipes(*args, **kwargs))
+            self._called(call_of_recipes(*args, **kwargs), result)
         elif packet is torch.ops.hktune.scaled_mm:
-            self._recorder.note_scaled(ScaledCall(*args, **kwargs))
+            self._called(ScaledCall(*args, **kwargs), result)
         else:
-            self._recorder.note_scaled(call_of_operator(*args, **kwargs, out=out))
+            self._called(call_of_operator(*args, **kwargs, out=out), result)
 
     def _note_product(self, a: Tensor, b: Tensor, dtype: object = None) -> None:
         if not isinstance(dtype, torch.dtype) or dtype is a.dtype:  # hktune's operator has a number there
@@ -381,14 +383,13 @@ def _form_of(called: Function, x: Tensor, weight: Tensor, bias: Tensor | None, o
     activation, residual = operands.get("activation", "silu" if called in _GATED else None), operands.get("residual")
     if asks_gradient(x, weight, bias, residual):
         return linear_form(bias)
-    # What the call took is right: autocast has made another dtype of x since.
-    scale = out_scale_of(FLOAT8, operands.get("out_scale"), x) if operands.get("out_dtype") is FLOAT8 else None
+    is_float8 = operands.get("out_dtype") is FLOAT8
     if called in _GATED:
-        return Finish(activation, True, operands.get("interleaved", False), out_scale=scale).form(bias, None)
+        return Finish(activation, True, operands.get("interleaved", False), float8=is_float8).form(bias, None)
     alpha, beta = operands.get("alpha", 1.0), operands.get("beta", 1.0)
     if residual is not None:
         is_added = residual.dtype is x.dtype and residual.shape == (*x.shape[:-1], len(weight))
         residual = residual if beta and is_added else None
-    if residual is None and alpha == 1 and scale is None:
+    if residual is None and alpha == 1 and not is_float8:
         return linear_form(bias, activation)
-    return Finish(activation, alpha=alpha, beta=beta, out_scale=scale).form(bias, residual)
+    return Finish(activation, alpha=alpha, beta=beta, float8=is_float8).form(bias, residual)

@@ -97,8 +97,9 @@ def _entry(chosen: Chosen, rows: Rows, launch_of: LaunchOf, options: BuildOption
     best, trial = chosen.standing.best, chosen.trial
     problem = best.problem
     entry: dict[str, object] = {"m": problem.m, "n": problem.n, "k": problem.k, "operation": str(problem.operation)}
-    entry |= {"source": best.source, "baseline": best.baseline, "baseline_us": best.baseline_us}
-    entry |= {"vendor_best": best.vendor_best, "vendor_best_us": best.vendor_best_us}
+    beside = trial if trial and trial.baseline_us is not None else best  # another may be of other rounds
+    entry |= {"source": best.source, "baseline": beside.baseline, "baseline_us": beside.baseline_us}
+    entry |= {"vendor_best": beside.vendor_best, "vendor_best_us": beside.vendor_best_us}
     name = options.names.get(best.problem)
     if name and name != str(best.problem):
         entry["name"] = _shortened(name)

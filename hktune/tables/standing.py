@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median_low
 
 from hktune.core.errors import TableError
 from hktune.core.outcome import Source, Status
@@ -13,11 +14,17 @@ from hktune.core.trial import Trial, by_problem
 from hktune.tables.cover import smallest_cover
 from hktune.tables.thrift import thrifty
 
+LOSS_MAX = 1.005
+"""So many times the time of the best a kernel may take that is used for it. By their intervals alone more would tie
+where rounds were noisy: of 16x7168x8192 on an H200 they are 6 % wide, and a kernel 2.1 % behind the best tied. What such
+a choice saves, energy or a kernel to load, is worth half a percent."""
+
 
 @dataclass(frozen=True)
 class Standing:
     """The ok trials of one problem, best first: one per config, all of one source. Those that were left early compete
-    for nothing: they are the `bounds`."""
+    for nothing: they are the `bounds`. What was measured in other rounds than the best is compared by its ratio to the
+    vendor's time there: clocks differ between rounds."""
 
     problem: Problem
     candidates: tuple[Trial, ...]
@@ -36,18 +43,27 @@ class Standing:
         """The configs that may be chosen for the best, it first: those that tie with it by their intervals, the whole
         of which is below the vendor's time. None where the vendor library is the choice. Of modelled times only those
         that are equal: the fastest is the best guess there is."""
-        tied = [trial for trial in self.candidates if lower_us(trial) <= upper_us(self.best)]
+        tied = [trial for trial in self.candidates if self._scaled(trial, lower_us) <= upper_us(self.best)]
         return tuple(trial for trial in tied if self._beats_vendor(trial)) if self._beats_vendor(self.best) else ()
-
-    @property
-    def tied_kernels(self) -> list[Trial]:
-        """Those of `tied` that are kernels."""
-        return [trial for trial in self.tied if trial.is_kernel]
 
     @cached_property
     def eligible(self) -> list[Trial]:
-        """The kernels that a table may use: of those that tie, the ones that may need the least energy."""
-        return thrifty(self.tied_kernels)
+        """The kernels that a table may use: of `replacements`, the ones that may need the least energy."""
+        return thrifty(self.replacements)
+
+    @property
+    def replacements(self) -> list[Trial]:
+        """The kernels that may be used for the best, it among them if it is one: those of `tied` that take at most
+        LOSS_MAX times as long, and are not behind the vendor's best where it is ahead of that."""
+        limit_us = LOSS_MAX * time_us(self.best)
+        vendor_best_us = self.best.vendor_best_us
+        if vendor_best_us is not None and time_us(self.best) < vendor_best_us:
+            limit_us = min(limit_us, vendor_best_us)
+        return [trial for trial in self.tied if trial.is_kernel and self.comparable_us(trial) <= limit_us]
+
+    def comparable_us(self, trial: Trial) -> float:
+        """The time of one of the trials as it would be in the rounds of the best."""
+        return self._scaled(trial, time_us)
 
     def ties(self, model_tie: float) -> tuple[Trial, ...]:
         """What may be as fast as the best, it first: `tied`, or the modelled times within a factor of its."""
@@ -61,7 +77,13 @@ class Standing:
         if trial is None:
             return self.vendor_us
         known = (*self.candidates, *self.bounds)
-        return next((time_us(each) for each in known if each.made_from == trial.made_from), None)
+        return next((self.comparable_us(each) for each in known if each.made_from == trial.made_from), None)
+
+    def _scaled(self, trial: Trial, end_us: Callable[[Trial], float]) -> float:
+        """`end_us` of `trial`, times how much longer the vendor took in the rounds of the best than in its own."""
+        here_us, there_us = self.best.baseline_us, trial.baseline_us
+        is_comparable = here_us and there_us and trial.baseline == self.best.baseline
+        return end_us(trial) * (here_us / there_us if here_us and there_us and is_comparable else 1.0)
 
     def _beats_vendor(self, trial: Trial) -> bool:
         vendor_us = self.vendor_us if trial.baseline_us is None else trial.baseline_us
@@ -104,7 +126,9 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
     where no kernel ties with it: a kernel holds for any version of the library, and for other m too.
     """
     standing = standings(trials)
-    slowdowns = [{_kernel(trial): time_us(trial) / time_us(each.best) for trial in each.eligible} for each in standing]
+    slowdowns = [
+        {_kernel(trial): each.comparable_us(trial) / time_us(each.best) for trial in each.eligible} for each in standing
+    ]
     kept = smallest_cover([slowdown for slowdown in slowdowns if slowdown])
     return [Chosen(each, _fastest(each, kept)) for each in standing]
 
@@ -114,9 +138,25 @@ def _standing(problem: Problem, trials: Sequence[Trial]) -> Standing:
     source = Source.MEASURED if measured else Source.MODELLED
     last = {trial.made_from: trial for trial in trials if trial.status is not Status.OK or trial.source is source}
     ok = [trial for trial in last.values() if trial.status is Status.OK]
-    ok.sort(key=lambda trial: (time_us(trial), trial.config_id, trial.template or ""))
+    usual_us = _usual_vendor_us(ok)
+
+    def slowness(trial: Trial) -> tuple[float, str, str]:
+        vendor_us = trial.baseline_us
+        in_usual_rounds = usual_us[trial.baseline] / vendor_us if vendor_us else 1.0
+        return (time_us(trial) * in_usual_rounds, trial.config_id, trial.template or "")
+
+    ok.sort(key=slowness)
     timed, bounds = ([trial for trial in ok if trial.left_early is left] for left in (False, True))
     return Standing(problem, tuple(timed), tuple(bounds))
+
+
+def _usual_vendor_us(trials: Sequence[Trial]) -> dict[str | None, float]:
+    """The time of each baseline in most of the rounds of `trials`, by its name."""
+    known: dict[str | None, list[float]] = {}
+    for trial in trials:
+        if trial.baseline_us:
+            known.setdefault(trial.baseline, []).append(trial.baseline_us)
+    return {name: median_low(times_us) for name, times_us in known.items()}
 
 
 def _fastest(standing: Standing, kept: frozenset[str]) -> Trial | None:

@@ -61,10 +61,10 @@ class RunSummary:
 
     @cached_property
     def best(self) -> dict[Problem, Trial]:
-        """The fastest proved trial of each shape that has one, of those that decide (`confirmation.deciding`). Of equal
-        ones it is the last: an energy is measured after the time."""
+        """The fastest proved trial of each shape that has one, of those that decide (`confirmation.deciding`), beside
+        the vendor in its rounds. Of equal ones it is the last: an energy is measured after the time."""
         timed = by_problem(trial for trial in deciding(self.trials) if trial.has_time)
-        return {problem: min(reversed(timed[problem]), key=_time_us) for problem in self.names if problem in timed}
+        return {problem: min(reversed(timed[problem]), key=timed_slowness) for problem in self.names if problem in timed}
 
     @cached_property
     def ties(self) -> dict[Problem, int]:
@@ -115,7 +115,3 @@ class RunSummary:
             chosen = {problem: config.id for problem in self.names if (config := fixed.of(problem))}
             found.insert(1, Yardstick("fixed", fixed.name, trials_of(rows, chosen)))
         return found
-
-
-def _time_us(trial: Trial | None) -> float:
-    return float("inf") if trial is None or trial.time_us is None else trial.time_us

@@ -26,7 +26,7 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.core.variant import CodeObject
 from hktune.dispatch import write_table
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import LoadedTable
 from hktune.tables import build_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
@@ -110,9 +110,7 @@ def bench(
     request: pytest.FixtureRequest,
     device: Callable[[Path, Dtype], Bench],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Bench]:
-    monkeypatch.setattr(operators, "_current", None)
     yield device(tmp_path, request.param)
     torch._dynamo.reset()
 

@@ -17,7 +17,7 @@ import hktune
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.device.cuda import CudaDevice
-from hktune.runtime import Recorder, operators
+from hktune.runtime import Recorder
 
 SAMPLED = ("mm", "addmm", "bmm", "baddbmm", "matmul", "nn.functional.linear")
 EPSILON = {torch.bfloat16: 2**-8, torch.float16: 2**-11, torch.float32: 2**-12}  # float32: cuBLAS may use TF32
@@ -34,7 +34,6 @@ def test_samples_of_pytorch_hold_forward_and_backward(
     pytest.importorskip("expecttest")
     from torch.testing._internal import common_methods_invocations as theirs
 
-    monkeypatch.setattr(operators, "_current", None)
     monkeypatch.setattr(theirs, "S", 8)
     monkeypatch.setattr(theirs, "M", 16)
     (op,) = (op for op in theirs.op_db if op.name == name and not op.variant_test_name)

@@ -7,14 +7,13 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 from default_kernels import published
 from torch import Tensor
 
 import hktune
 from hktune.device.cuda import CudaDevice
-from hktune.runtime import LoadedTable, Recorder, operators
+from hktune.runtime import LoadedTable, Recorder
 
 TOKENS, HIDDEN, FEATURES, EXPERTS = 96, 128, 192, 6
 SIZES = [7, 0, 41, 16, 0, 32]
@@ -35,20 +34,15 @@ def exact(x: Tensor, weights: Tensor) -> Tensor:
     return torch.cat([x[first:end] @ weights[expert].T for expert, (first, end) in ranges])
 
 
-def served(
-    directory: Path, hopper: CudaDevice, monkeypatch: pytest.MonkeyPatch, model: Callable[[], object]
-) -> LoadedTable:
+def served(directory: Path, hopper: CudaDevice, model: Callable[[], object]) -> LoadedTable:
     """A table of what `model` calls."""
-    monkeypatch.setattr(operators, "_current", None)
     with Recorder() as seen:
         model()
     published(directory, hopper.identity, seen.shapes.problems)
     return hktune.load(directory, allow_modelled=True)
 
 
-def test_a_layer_of_experts_is_served_forward_and_backward(
-    hopper: CudaDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_layer_of_experts_is_served_forward_and_backward(hopper: CudaDevice, tmp_path: Path) -> None:
     x, weights, ends = experts()
 
     def step() -> tuple[Tensor, Tensor, Tensor]:
@@ -56,7 +50,7 @@ def test_a_layer_of_experts_is_served_forward_and_backward(
         out = torch._grouped_mm(own, those.mT, offs=ends)
         return out, *torch.autograd.grad(out, (own, those), out.detach())
 
-    table = served(tmp_path, hopper, monkeypatch, step)
+    table = served(tmp_path, hopper, step)
     exact_x, exact_weights = x.double().requires_grad_(), weights.double().requires_grad_()
     out = exact(exact_x, exact_weights)
     expected = (out, *torch.autograd.grad(out, (exact_x, exact_weights), out.detach()))
@@ -73,9 +67,7 @@ def test_a_layer_of_experts_is_served_forward_and_backward(
     assert torch.equal(those.grad, found[2])
 
 
-def test_the_sizes_of_groups_are_recorded_without_waiting_for_them(
-    hopper: CudaDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sizes_of_groups_are_recorded_without_waiting_for_them(hopper: CudaDevice, tmp_path: Path) -> None:
     """In a graph that is captured too, whose replays are not seen."""
     x, weights, ends = experts()
     torch._grouped_mm(x, weights.mT, offs=ends)
@@ -98,7 +90,7 @@ def test_the_sizes_of_groups_are_recorded_without_waiting_for_them(
     assert shape.tokens == ((0, 6), (7, 3), (16, 3), (32, 3), (40, 3)), "41 is counted as 40 or more"
 
 
-def test_matrices_anywhere_are_served(hopper: CudaDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrices_anywhere_are_served(hopper: CudaDevice, tmp_path: Path) -> None:
     """Attention's products of heads that are behind tokens, of fewer heads of keys than of queries, and with a mask
     that is added to all heads."""
     heads, tokens, width = 8, 64, 128
@@ -112,7 +104,7 @@ def test_matrices_anywhere_are_served(hopper: CudaDevice, tmp_path: Path, monkey
         masked = torch.baddbmm(mask, queries[0], keys[0].mT)
         return scores, torch.bmm(scores.contiguous(), keys[1]), masked
 
-    table = served(tmp_path, hopper, monkeypatch, model)
+    table = served(tmp_path, hopper, model)
     with hktune.enable(table):
         scores, out, masked = model()
     close(scores, queries[1].double() @ keys[1].mT.double())

@@ -20,7 +20,7 @@ import hktune
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.device.cuda import CudaDevice
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import LoadedTable
 
 TOKENS, WIDTH, HIDDEN, STEPS = 256, 512, 1024, 50
 F32 = torch.float32
@@ -52,12 +52,10 @@ def directory(hopper: CudaDevice, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-def table(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedTable]:
-    monkeypatch.setattr(operators, "_current", None)
+def table(directory: Path) -> Iterator[LoadedTable]:
     loaded = hktune.load(directory, allow_modelled=True)
     loaded.warm()
     yield loaded
-    hktune.disable()
     torch._dynamo.reset()
 
 

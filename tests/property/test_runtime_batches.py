@@ -22,7 +22,7 @@ from torch import Tensor
 import hktune
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import LoadedTable
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from naive_gemm import published, reseal, trial
@@ -74,7 +74,6 @@ def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made = hktune.load(folder, allow_modelled=True)
     yield made
     assert made.stats().hits
-    operators._current = None
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

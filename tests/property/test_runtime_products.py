@@ -26,7 +26,7 @@ from torch.nn import functional
 import hktune
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
-from hktune.runtime import operators
+from hktune.runtime import LoadedTable, operators
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from naive_gemm import published, trial
@@ -45,17 +45,21 @@ DTYPES = st.one_of(
 pytestmark = pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning", "ignore:ComplexHalf")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedTable]:
     folder = tmp_path_factory.mktemp("table")
     sizes = itertools.product((1, 2, 4, 8, 16), SERVED, SERVED, OPERATIONS)
     published(folder, *(trial(Problem(m, n, k, operation_of(text))) for m, n, k, text in sizes))
-    hktune.load(folder, allow_modelled=True)
-    yield
-    stats = hktune.stats()
+    made = hktune.load(folder, allow_modelled=True)
+    yield made
+    stats = made.stats()
     served = stats.hits + stats.near_hits
     assert served > (served + sum(stats.fallbacks.values())) / 20
-    operators._current = None
+
+
+@pytest.fixture(autouse=True)
+def current(table: LoadedTable) -> None:
+    operators.make_current(table)
 
 
 def values(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:

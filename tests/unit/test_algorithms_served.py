@@ -25,18 +25,13 @@ from hktune.core.trial import Trial
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device import vendor_libraries
 from hktune.device.cublaslt import CublasLt
-from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable
 from hktune.runtime.counts import Fallback
 
 M, N, K = 8, 128, 64
 PLAIN, BIASED = (Problem(M, N, K, operation_of(text)) for text in ("bf16.nt", "bf16.nt+bias"))
 OTHERS = tuple(Problem(M, N, K, operation_of(text)) for text in ("bf16.nn", "f16.nt", "f16.nn+bias", "bf16.tn"))
 KERNELS, VENDOR = Problem(4, 64, 32), Problem(4, 128, 32)
-
-
-@pytest.fixture(autouse=True)
-def no_current_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
 
 
 @pytest.fixture

@@ -203,8 +203,20 @@ def test_kernels_near_the_best_kernel_are_finalists_however_fast_the_vendor_is()
 
 def test_the_vendors_fastest_are_in_the_rounds_and_those_of_another_version_are_not() -> None:
     fast, older = algorithm("fast", 95.0), algorithm("older", 94.0)
-    again = Again({"a": timing(50.0)})
+    again = Again({"a": timing(50.0), "fast": timing(49.0)})
     named = {PROBLEM: {fast.config_id}}
-    confirm([row("a", 50.0), fast, older], [PROBLEM], TEMPLATES, again, lambda trial: trial, named=named)
-    assert again.asked == [["a"]]
-    assert again.beside == [["cublasLt 130100 fast"]]
+    rows = [row("a", 50.0), fast, older]
+    confirm(list(rows), [PROBLEM], TEMPLATES, again, lambda trial: rows.append(trial) or trial, named=named)
+    assert again.asked == [["a", "fast"]]
+    assert [(each.library, each.time_us) for each in deciding(rows)] == [(None, 50.0), ("cublasLt", 49.0)]
+    [chosen] = choose(deciding(rows))
+    assert chosen.trial
+    assert chosen.trial.library == "cublasLt", "screened at twice the time, it is the best of the rounds that count"
+
+
+def test_where_every_kernel_fails_the_next_best_are_confirmed_though_an_algorithm_is_right() -> None:
+    rows = [row("a", 50.0), row("far", 80.0), algorithm("slow", 99.0)]
+    again = Again({"a": Failure(Status.CRASHED, "died"), "far": timing(81.0), "slow": timing(99.0)})
+    named = {PROBLEM: {rows[2].config_id}}
+    confirm(list(rows), [PROBLEM], TEMPLATES, again, lambda trial: rows.append(trial) or trial, named=named)
+    assert again.asked == [["a", "slow"], ["far", "slow"]]

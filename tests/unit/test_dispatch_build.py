@@ -149,10 +149,10 @@ def test_tied_configs_are_chosen_so_that_the_fewest_kernels_serve_every_shape() 
 
     third = Problem(32, 128, 64)
     best_of_each = [near(SMALL, 2.0, 0), near(LARGE, 8.0, 1), near(third, 5.0, 2)]
-    tied = (near(SMALL, 2.1, 3), near(LARGE, 8.3, 3), near(third, 5.1, 4))
+    tied = (near(SMALL, 2.01, 3), near(LARGE, 8.03, 3), near(third, 5.01, 4))
     table = table_of(*best_of_each, *tied, identity=MI355X)
     used = {entry.problem: (entry.kernel.config_id, entry.time_us) for entry in table.entries if entry.kernel}
-    assert used == {SMALL: (IDS[3], 2.1), LARGE: (IDS[3], 8.3), third: (IDS[2], 5.0)}
+    assert used == {SMALL: (IDS[3], 2.01), LARGE: (IDS[3], 8.03), third: (IDS[2], 5.0)}
     assert table.entries[0].ties == (IDS[0],)
     # Beyond the noise a shared kernel is no choice.
     apart = table_of(*best_of_each, near(SMALL, 2.5, 3), near(LARGE, 8.5, 3), identity=MI355X)
@@ -167,9 +167,9 @@ def test_one_config_as_the_code_of_two_operations_is_two_kernels() -> None:
         trial(problem, time_us, variant, **said, object_sha256=f"{code:064x}")
         for problem, time_us, variant, code in (
             (SMALL, 2.0, 0, 1),
-            (SMALL, 2.1, 3, 2),
+            (SMALL, 2.01, 3, 2),
             (half, 2.0, 1, 3),
-            (half, 2.1, 3, 4),
+            (half, 2.01, 3, 4),
         )
     ]
     entries = table_of(*rows, identity=MI355X).entries

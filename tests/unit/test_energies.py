@@ -57,7 +57,7 @@ def chosen(*trials: Trial) -> list[Trial | None]:
 
 class TestChoice:
     def test_of_tied_kernels_the_one_that_needs_less_is_used(self) -> None:
-        fast, thrifty_one = measured(P, 10.0, 1, 0.006), measured(P, 10.1, 2, 0.005)
+        fast, thrifty_one = measured(P, 10.0, 1, 0.006), measured(P, 10.04, 2, 0.005)
         assert chosen(fast, thrifty_one) == [thrifty_one]
 
     def test_within_the_noise_of_energies_the_faster_one_is_used(self) -> None:
@@ -69,7 +69,7 @@ class TestChoice:
         assert chosen(fast, slow) == [fast]
 
     def test_one_energy_alone_says_nothing_and_of_several_the_unknown_is_left_out(self) -> None:
-        fast, known, other = measured(P, 10.0, 1), measured(P, 10.05, 2, 0.005), measured(P, 10.1, 3, 0.005)
+        fast, known, other = measured(P, 10.0, 1), measured(P, 10.02, 2, 0.005), measured(P, 10.04, 3, 0.005)
         assert chosen(fast, known) == [fast]
         assert chosen(fast, known, other) == [known]
 
@@ -198,7 +198,7 @@ def measure(trials: Sequence[Trial], meter: Meter, budget_s: float = 100.0, **we
 
 class TestMeasuring:
     def test_those_that_tie_are_measured_and_stored_again_with_it(self) -> None:
-        rows = [measured(P, 10.0, 5), measured(P, 10.1, 6), measured(P, 12.0, 7)]
+        rows = [measured(P, 10.0, 5), measured(P, 10.04, 6), measured(P, 12.0, 7)]
         meter = Meter()
         stored = measure(rows, meter)
         assert meter.asked == [(P, [5, 6], 2)]

@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 
 from hktune.core.shapes import load_shapes
-from hktune.runtime import operators
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "transformer.py"
 
 
 def test_a_transformer_is_recorded_tuned_and_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
     spec = importlib.util.spec_from_file_location("transformer_example", EXAMPLE)
     assert spec is not None
     assert spec.loader is not None

@@ -18,7 +18,6 @@ from torch_device import TorchDevice
 
 import hktune
 from hktune.core.shapes import load_shapes
-from hktune.runtime import operators
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PRODUCTS = 3 * 5  # of five layers: forward, for the input, for the weight
@@ -29,7 +28,6 @@ STEPS = 200
 def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # products this small are slower in threads, which other tests need
-    monkeypatch.setattr(operators, "_current", None)
     monkeypatch.syspath_prepend(str(EXAMPLES))
     spec = importlib.util.spec_from_file_location("training_example", EXAMPLES / "training.py")
     assert spec is not None

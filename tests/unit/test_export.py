@@ -6,14 +6,13 @@ import ctypes
 import json
 import re
 import shutil
-import subprocess
-import sys
 import types
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import host_library
 import pytest
 import torch
 from gemm_bf16_variants import ROOT, built, compiled, proof, space
@@ -216,11 +215,9 @@ def choice(source: str, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL
         kernels.append(f"namespace {name} {{\n{constants}\nconstexpr int64_t ceil_div{generated}}}")
     switches = source[source.index("inline bool can_run(int kernel") : source.index("inline void launch(int kernel")]
     table = source[source.index("struct table_row") : source.index("// Kernels read 16 bytes at once")]
-    folder = tmp_path_factory.mktemp("choice")
-    (folder / "choice.cpp").write_text(HOST_CHOICE.format(kernels="\n".join(kernels), choice=switches + table))
-    compile_host = [sys.executable, "-m", "ziglang", "c++", "-std=c++20", "-shared", "-fPIC"]
-    subprocess.run([*compile_host, "-o", "choice.so", "choice.cpp"], cwd=folder, check=True)
-    library = ctypes.CDLL(str(folder / "choice.so"))
+    cpp = tmp_path_factory.mktemp("choice") / "choice.cpp"
+    cpp.write_text(HOST_CHOICE.format(kernels="\n".join(kernels), choice=switches + table))
+    library = ctypes.CDLL(str(host_library.built(cpp, cpp.with_suffix(".so"), "-std=c++20")))
     library.choose.argtypes = [*[ctypes.c_int64] * 3, ctypes.c_bool]
     library.can.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
     library.workspace.argtypes, library.workspace.restype = [ctypes.c_int, *[ctypes.c_int64] * 2], ctypes.c_int64

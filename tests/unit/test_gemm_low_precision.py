@@ -22,7 +22,6 @@ from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
 from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import read_table
-from hktune.runtime import operators
 
 SMALL = {"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1}
 
@@ -223,15 +222,12 @@ def test_a_layout_that_no_kernel_reads_is_one_line(tmp_path: Path, capsys: pytes
     assert "cannot do e4m3.nn.rows->bf16: it does e4m3.nt.rows->bf16" in line
 
 
-def test_a_table_of_low_precision_has_kernels_that_are_right_and_serves_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_of_low_precision_has_kernels_that_are_right_and_serves_them(tmp_path: Path) -> None:
     shapes, out = tmp_path / "shapes.yaml", tmp_path / "out"
     texts = ("e4m3.nt.blocks->bf16", "mxfp8.nt->bf16", "mxfp6.nt->bf16")
     shapes.write_text(f"shapes:\n  - {{m: 40, n: 72, k: 256, operation: [{', '.join(texts)}]}}\n")
     words = ["tune", "--device", "emulated", "--shapes", str(shapes), "--out", str(out), "--trials", "1"]
     assert main(words) == 0
-    monkeypatch.setattr(operators, "_current", None)
     table = hktune.load(out, allow_modelled=True)
     for entry in read_table(out).entries:
         assert entry.kernel is not None

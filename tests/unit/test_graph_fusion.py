@@ -47,9 +47,7 @@ def row(problem: Problem) -> Trial:
 
 
 @pytest.fixture(autouse=True)
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedTable]:
-    monkeypatch.setattr(operators, "_current", None)
-    monkeypatch.setattr(operators, "when_traced", [])
+def table(tmp_path: Path) -> Iterator[LoadedTable]:
     made = build_table(
         [row(each) for each in ROWS], launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00"
     )

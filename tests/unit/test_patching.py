@@ -23,15 +23,14 @@ from torch_operands import bf16
 import hktune
 from hktune.core.operation import BF16_NT_BIAS
 from hktune.core.problem import Problem
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import LoadedTable
 from hktune.runtime.layers import PatchedLinear
 
 M, N, K = 4, 64, 32
 
 
 @pytest.fixture(autouse=True)
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
-    monkeypatch.setattr(operators, "_current", None)
+def table(tmp_path: Path) -> LoadedTable:
     published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
     return hktune.load(tmp_path, allow_modelled=True)
 

@@ -23,7 +23,7 @@ from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.dispatch import write_table
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import LoadedTable
 from hktune.tables import build_table
 
 FUSED = {
@@ -44,8 +44,7 @@ def row(problem: Problem) -> Trial:
 
 
 @pytest.fixture(autouse=True)
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
-    monkeypatch.setattr(operators, "_current", None)
+def table(tmp_path: Path) -> LoadedTable:
     rows = [row(problem) for problem in sorted(FUSED | PLAIN)]
     made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
     codes = [built(str(problem.operation)).data for problem in FUSED]

@@ -18,7 +18,6 @@ from hktune.core.errors import ShapesError
 from hktune.core.operation import BF16_NT_BIAS, Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
-from hktune.runtime import operators
 
 
 def bf16(*shape: int) -> Tensor:
@@ -80,8 +79,7 @@ def test_inner_layers_of_torchs_own_modules_are_seen(tmp_path: Path) -> None:
     assert recorded(tmp_path / "shapes.yaml") == {Problem(6, 96, 32): 1, Problem(6, 32, 32): 1, **of_heads}
 
 
-def test_a_patched_model_is_recorded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
+def test_a_patched_model_is_recorded_too(tmp_path: Path) -> None:
     published(tmp_path, trial(Problem(4, 32, 64, BF16_NT_BIAS)), trial(Problem(4, 32, 64)))
     table = hktune.load(tmp_path, allow_modelled=True)
     model = nn.Sequential(nn.Linear(64, 32, dtype=torch.bfloat16))
@@ -143,10 +141,9 @@ class Tagged(Tensor):
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_products_of_stacks_are_counted_in_every_spelling(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Callable[[], AbstractContextManager[None]]
+    tmp_path: Path, mode: Callable[[], AbstractContextManager[None]]
 ) -> None:
     """As `enable` serves them. In inference mode torch shows `einsum` and `@` whole."""
-    monkeypatch.setattr(operators, "_current", None)
     a, b = torch.zeros(4, 32, 16).bfloat16(), torch.zeros(4, 16, 24).bfloat16()
     with hktune.record(tmp_path / "shapes.yaml") as recorder, mode():
         for product in (torch.bmm, torch.matmul, torch.linalg.matmul, hktune.matmul):
@@ -163,8 +160,7 @@ def test_products_of_stacks_are_counted_in_every_spelling(
 
 
 @pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
-def test_a_bias_that_is_stretched_is_no_bias_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
+def test_a_bias_that_is_stretched_is_no_bias_of_a_table(tmp_path: Path) -> None:
     published(tmp_path, trial(Problem(4, 32, 64, BF16_NT_BIAS)), trial(Problem(4, 32, 64)))
     table = hktune.load(tmp_path, allow_modelled=True)
     x, weight = bf16(4, 64), bf16(32, 64)

@@ -26,17 +26,12 @@ from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.device import vendor_libraries
 from hktune.device.hipblaslt import HipblasLt
 from hktune.device.rocblas import Rocblas
-from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable
 
 M, N, K = 8, 128, 64
 PLAIN, BIASED = (Problem(M, N, K, operation_of(text)) for text in ("bf16.nt", "bf16.nt+bias"))
 KERNELS = Problem(4, 64, 32)
 TEXTS = ("bf16.nt", "bf16.nn", "bf16.tn", "f16.nt")
-
-
-@pytest.fixture(autouse=True)
-def no_current_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from hktune.core.problem import Problem
 from hktune.device.device import Binding, Kernel
 from hktune.device.emulated import EmulatedDevice, EmulatedKernel
 from hktune.dispatch import Entry, Table, write_table
-from hktune.runtime import FallbackWarning, LoadedTable, Stats, operators
+from hktune.runtime import FallbackWarning, LoadedTable, Stats
 
 SMALL = Problem(8, 128, 64)
 BIASED = Problem(8, 128, 64, BF16_NT_BIAS)
@@ -50,11 +50,6 @@ class CountingDevice(EmulatedDevice):
     def launch(self, kernel: Kernel, launch: Launch, binding: Binding, stream: int | None = None) -> None:
         self.calls[f"launch {kernel.symbol}"] += 1
         super().launch(kernel, launch, binding, stream)
-
-
-@pytest.fixture(autouse=True)
-def no_current_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.core.variant import CodeObject
 from hktune.dispatch import write_table
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import LoadedTable
 from hktune.tables import build_table
 
 M, N, K = 8, 64, 64
@@ -66,9 +66,8 @@ def launched(row: Trial) -> tuple[str, LaunchRule]:
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
+def table(tmp_path: Path) -> LoadedTable:
     """Of four kernels with an activation, and two without one."""
-    monkeypatch.setattr(operators, "_current", None)
     rows = [row(text) for text in (*FUSED, *PLAIN)]
     made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
     objects = {**OBJECTS, **{hashlib.sha256(built(text).data).hexdigest(): built(text).data for text in FUSED}}
@@ -214,8 +213,7 @@ def test_the_operator_keeps_torchs_rules(table: LoadedTable) -> None:
     torch.testing.assert_close(weight.grad.double(), copy.grad, rtol=0.03, atol=0.1)
 
 
-def test_a_recording_names_it_where_one_kernel_would_do_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(operators, "_current", None)
+def test_a_recording_names_it_where_one_kernel_would_do_it(tmp_path: Path) -> None:
     x, weight, bias = operands()
     with hktune.record(tmp_path / "shapes.yaml") as recorder:
         out = hktune.linear(x, weight, bias, activation="gelu")

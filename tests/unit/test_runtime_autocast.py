@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 import hktune
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import LoadedTable
 
 M, N, K = 4, 64, 32
 Product = Callable[..., Tensor]
@@ -26,8 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning"
 
 
 @pytest.fixture(autouse=True)
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
-    monkeypatch.setattr(operators, "_current", None)
+def table(tmp_path: Path) -> LoadedTable:
     operations = map(operation_of, ("bf16.nt", "bf16.nt+bias", "f16.nt", "f16.nt+bias"))
     published(tmp_path, *(trial(Problem(M, N, K, operation)) for operation in operations))
     return hktune.load(tmp_path, allow_modelled=True)

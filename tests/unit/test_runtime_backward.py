@@ -19,7 +19,7 @@ from torch_operands import bf16
 import hktune
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import LoadedTable
 
 SIZE = 16  # all products of a step have the same sizes, and differ in their layouts only
 STORED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -53,9 +53,8 @@ def step(product: Product, grad: Tensor) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("layouts", [("nt",), ("nt", "nn"), ("nt", "tn"), ("nt", "nn", "tn")], ids="+".join)
 @pytest.mark.parametrize(("ours", "theirs"), PRODUCTS.values(), ids=PRODUCTS.keys())
 def test_gradients_in_any_storage_and_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layouts: tuple[str, ...], ours: Product, theirs: Product
+    tmp_path: Path, layouts: tuple[str, ...], ours: Product, theirs: Product
 ) -> None:
-    monkeypatch.setattr(operators, "_current", None)
     names = list(STORED)
     for first in range(len(names)):
         table = loaded(tmp_path / str(first), layouts)
@@ -67,8 +66,7 @@ def test_gradients_in_any_storage_and_order(
             assert table.stats().hits - before == 1 + sum(layout in layouts for layout in READ[name])
 
 
-def test_a_product_that_the_vendor_won_is_counted_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
+def test_a_product_that_the_vendor_won_is_counted_each_time(tmp_path: Path) -> None:
     table = loaded(tmp_path, ("nt", "nn", "tn"), chosen=("nn",))
     for _ in range(3):
         step(hktune.linear, bf16(SIZE, SIZE))

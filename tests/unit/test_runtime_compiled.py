@@ -19,7 +19,7 @@ from torch_operands import bf16
 import hktune
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import LoadedTable
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script")  # Inductor's own, which it imports
 
@@ -31,9 +31,8 @@ Product = Callable[[Tensor, Tensor], Tensor]
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+def make(tmp_path: Path) -> Iterator[Make]:
     """Makes a table of these problems the current one. torch's caches of graphs are empty when the test begins."""
-    monkeypatch.setattr(operators, "_current", None)
 
     def made(*problems: tuple[int, int, int, str]) -> LoadedTable:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))

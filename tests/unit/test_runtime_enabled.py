@@ -21,7 +21,7 @@ import hktune
 from hktune.core.errors import TableError
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
-from hktune.runtime import LoadedTable, Recorder, operators
+from hktune.runtime import LoadedTable, Recorder
 
 M, N, K = 8, 64, 32
 EPSILON = {torch.bfloat16: 2**-8, torch.float16: 2**-11, torch.float32: 2**-20}
@@ -30,9 +30,8 @@ Make = Callable[[Step], LoadedTable]
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[Make]:
+def make(tmp_path: Path) -> Iterable[Make]:
     """A table, which is then the current one, of all that a step calls."""
-    monkeypatch.setattr(operators, "_current", None)
 
     def made(step: Step) -> LoadedTable:
         with Recorder() as recorder:
@@ -41,7 +40,6 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[Make]:
         return hktune.load(tmp_path, allow_modelled=True)
 
     yield made
-    hktune.disable()
     torch._dynamo.reset()
 
 
@@ -245,8 +243,7 @@ def test_it_ends_with_its_context_and_with_disable(make: Make) -> None:
     assert not table.stats().fallbacks
 
 
-def test_it_needs_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
+def test_it_needs_a_table() -> None:
     with pytest.raises(TableError, match="no dispatch table is loaded"):
         hktune.enable()
 
@@ -319,6 +316,8 @@ def test_a_bias_may_be_one_row_but_not_of_the_out(make: Make) -> None:
         for rows in (bias[None], bias.expand(M, N)):
             close(torch.addmm(rows, a, b), expected)
         assert table.stats().hits == 2
+        with pytest.raises(RuntimeError, match="expanded size"):
+            torch.addmm(bias.expand(M + 1, N), a, b)
         out = bias.repeat(M, 1)
         close(torch.addmm(out[0], a, b, out=out), expected)
     assert table.stats().hits == 2

@@ -5,7 +5,7 @@ of a served product elsewhere. The kernels are gfx950's own, on the emulator; th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from hktune.core.errors import InputError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.dispatch import write_table
-from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable
 from hktune.tables import build_table
 
 FUSED = ("bf16.nt+silu+gated_interleaved", "bf16.nt+alpha+bias+gelu+beta_residual", "bf16.nt->e4m3+bias+silu")
@@ -31,8 +31,7 @@ FLOAT8 = torch.float8_e4m3fn
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
-    monkeypatch.setattr(operators, "_current", None)
+def table(tmp_path: Path) -> LoadedTable:
     wide = [trial(Problem(M, 2 * N, K, operation_of(text))) for text in PLAIN]
     rows = [*(row(text) for text in (*FUSED, *PLAIN)), *wide]
     made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
@@ -106,6 +105,30 @@ def test_without_a_scale_it_is_1_whatever_torchs_default_dtype(table: LoadedTabl
         torch.set_default_dtype(usual)
     assert count == 1
     same_but_few(out, in_float8(truth(x, weight, bias, "silu"), 1.0))
+
+
+def test_a_scale_of_1_is_made_once(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, bias = operands()
+
+    def call() -> Tensor:
+        return hktune.linear(x, weight, bias, activation="silu", out_dtype=FLOAT8)
+
+    def refused(*given: object, **named: object) -> Tensor:
+        raise AssertionError(f"a tensor is made of {given} {named}")
+
+    first = call()
+    for maker in ("ones", "full", "tensor", "empty"):
+        monkeypatch.setattr(torch, maker, refused)
+    out, count = hits(table, call)
+    assert count == 1
+    assert torch.equal(out.view(torch.uint8), first.view(torch.uint8))
+
+
+@pytest.mark.parametrize("beta", [0, 0.0])
+def test_a_beta_of_0_needs_no_residual(table: LoadedTable, beta: float) -> None:
+    del table
+    x, weight, bias = operands()
+    assert torch.equal(hktune.linear(x, weight, bias, beta=beta), hktune.linear(x, weight, bias))
 
 
 class Seen(TorchDispatchMode):
@@ -214,13 +237,21 @@ def test_what_is_called_is_recorded(table: LoadedTable, tmp_path: Path) -> None:
         ({"out_dtype": FLOAT8, "out_scale": torch.ones(3)}, r"out_scale must be float32, of one element, got \(3,\)"),
         ({"out_dtype": FLOAT8, "out_scale": 2.0}, r"out_scale must be .*, got a float: pass torch.tensor\(2.0\)"),
         ({"alpha": 2.0, "activation": "mish"}, "activation 'mish' is not known"),
+        ({"beta": 2.0}, "^beta is 2.0, the factor of a residual, and there is none: pass it, or leave beta out$"),
+        ({"beta": -1, "alpha": 0.5, "out_dtype": FLOAT8}, "^beta is -1, the factor of a residual, and there is none"),
     ],
 )
-def test_anything_else_is_one_line(table: LoadedTable, ends: dict[str, Any], says: str) -> None:
-    del table
+def test_anything_else_is_one_line(table: LoadedTable, tmp_path: Path, ends: dict[str, Any], says: str) -> None:
     x, weight, bias = operands()
     with pytest.raises(InputError, match=says):
         hktune.linear(x, weight, bias, **ends)
+    with pytest.raises(InputError, match=says):
+        table.linear(x, weight, bias, **ends)
+    hktune.unload()
+    with hktune.record(tmp_path / "shapes.yaml"):
+        with pytest.raises(InputError, match=says):
+            hktune.linear(x, weight, bias, **ends)
+        hktune.linear(x, weight)
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta"])
@@ -236,13 +267,11 @@ SCALED = ("e4m3.nt.rows+bias", "e4m3.nt.tensor")
 
 
 @pytest.fixture
-def scaled_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedTable]:
-    monkeypatch.setattr(operators, "_current", None)
+def scaled_table(tmp_path: Path) -> LoadedTable:
     rows = [row(text) for text in SCALED]
     made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
     write_table(made, {hashlib.sha256(built(each).data).hexdigest(): built(each).data for each in SCALED}, tmp_path)
-    yield hktune.load(tmp_path, allow_modelled=True)
-    hktune.disable()
+    return hktune.load(tmp_path, allow_modelled=True)
 
 
 def scaled_operands(scales: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -295,16 +324,48 @@ def scale() -> Tensor:
     return torch.tensor(12.0)
 
 
+@pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
+def test_torchs_own_in_float8_is_rounded_once_behind_a_bias_too(scaled_table: LoadedTable) -> None:
+    """By a bias of 16 bits rounded to them first, one in 20 would be another number."""
+    a, b, scale_a, scale_b = scaled_operands("rows")
+    given, bias = (a[:4], b, scale_a[:4], scale_b), operands()[2]
+    out, count = hits(scaled_table, lambda: hktune.scaled_mm(*given, bias, FLOAT8, out_scale=scale()))
+    assert count == 0
+    right = in_float8(scaled_truth(*given) + bias.double(), 12.0)
+    assert (out.view(torch.uint8) == right.view(torch.uint8)).all()
+    with pytest.raises(InputError, match=r"^scaled_mm: bias must be \[64\], got \[1\]: pass one element "):
+        hktune.scaled_mm(*given, bias[:1], FLOAT8)
+
+
+@pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
+def test_where_torch_has_rows_in_bfloat16_alone_that_is_rounded(
+    scaled_table: LoadedTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on GPUs before sm90 and with ROCm (aten/src/ATen/native/cuda/ScaledBlas.cpp)."""
+    torchs = torch._scaled_mm
+
+    def as_there(*given: Any, out_dtype: torch.dtype, **named: Any) -> Tensor:
+        if out_dtype is not torch.bfloat16:
+            raise ValueError("Only bf16 high precision output types are supported for row-wise scaling.")
+        return torchs(*given, out_dtype=out_dtype, **named)
+
+    monkeypatch.setattr(torch, "_scaled_mm", as_there)
+    a, b, scale_a, scale_b = scaled_operands("rows")
+    given, bias = (a[:4], b, scale_a[:4], scale_b), operands()[2]
+    out, count = hits(scaled_table, lambda: hktune.scaled_mm(*given, bias, FLOAT8, out_scale=scale()))
+    assert count == 0
+    wide = torchs(*given, out_dtype=torch.bfloat16).double()
+    assert torch.equal(out.view(torch.uint8), in_float8(wide + bias.double(), 12.0).view(torch.uint8))
+
+
 ADDMM = "bf16.nn+alpha+beta_residual"
 
 
 @pytest.fixture
-def addmm_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedTable]:
-    monkeypatch.setattr(operators, "_current", None)
+def addmm_table(tmp_path: Path) -> LoadedTable:
     made = build_table([row(ADDMM)], launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
     write_table(made, {hashlib.sha256(built(ADDMM).data).hexdigest(): built(ADDMM).data}, tmp_path)
-    yield hktune.load(tmp_path, allow_modelled=True)
-    hktune.disable()
+    return hktune.load(tmp_path, allow_modelled=True)
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(0.5, -1.5), (3, 1), (2, 0.25)])

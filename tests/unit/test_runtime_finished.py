@@ -22,16 +22,15 @@ from hktune.core.errors import InputError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.dispatch import write_table
-from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable
 from hktune.tables import build_table
 
 FUSED = ("bf16.nt+residual", "bf16.nt+bias+gelu+residual", "bf16.nt+silu+gated", "bf16.nt+bias+gelu_tanh+gated")
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
+def table(tmp_path: Path) -> LoadedTable:
     """Of four kernels that finish a product, and of those of products alone."""
-    monkeypatch.setattr(operators, "_current", None)
     wide = [trial(Problem(M, 2 * N, K, operation_of(text))) for text in PLAIN]
     rows = [*(row(text) for text in (*FUSED, *PLAIN)), *wide]
     made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
@@ -193,8 +192,7 @@ def test_the_operator_keeps_torchs_rules_and_knows_shapes_without_numbers(table:
     assert (out.shape, out.device.type) == ((M, N), "meta")
 
 
-def test_a_recording_names_what_one_kernel_would_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(operators, "_current", None)
+def test_a_recording_names_what_one_kernel_would_do(tmp_path: Path) -> None:
     x, weight, bias = operands()
     _, wide, wide_bias = gated_operands()
     with hktune.record(tmp_path / "shapes.yaml") as recorder:

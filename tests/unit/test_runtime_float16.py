@@ -39,11 +39,6 @@ class CountingDevice(EmulatedDevice):
         return super().load(data, symbol)
 
 
-@pytest.fixture(autouse=True)
-def no_current_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
-
-
 @pytest.fixture
 def device() -> CountingDevice:
     return CountingDevice()

@@ -19,7 +19,7 @@ import hktune
 from hktune.core.operation import LAYOUTS, operation_of
 from hktune.core.problem import Problem
 from hktune.dispatch.calls import ENDINGS
-from hktune.runtime import LoadedTable, Recorder, operators
+from hktune.runtime import LoadedTable, Recorder
 
 M, N, K = 8, 64, 32
 F32 = torch.float32
@@ -27,9 +27,8 @@ Enter = Callable[[], LoadedTable]
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedTable]:
+def table(tmp_path: Path) -> Iterator[LoadedTable]:
     """Enabled, with every ending and layout of these sizes."""
-    monkeypatch.setattr(operators, "_current", None)
     texts = [f"bf16.{layout}{ending}" for layout in LAYOUTS for ending in ENDINGS]
     texts = [text for text in texts if not operation_of(text).activations]
     published(tmp_path, *(trial(Problem(M, N, K, operation_of(text)), object_sha256=LAYOUTS_SHA256) for text in texts))
@@ -181,8 +180,7 @@ def test_they_are_recorded(table: LoadedTable) -> None:
 
 
 @pytest.mark.slow  # to compile and prove
-def test_a_tuned_kernel_adds_in_place_on_the_emulated_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
+def test_a_tuned_kernel_adds_in_place_on_the_emulated_device(tmp_path: Path) -> None:
     shapes = ["32x64x64 bf16.tn->f32+accumulate", "32x64x64 bf16.tn->f32", "32x64x64 bf16.tn+accumulate"]
     words = [tuple(shape.split()) for shape in shapes]
     result = hktune.tune([f"{operation} {sizes}" for sizes, operation in words], device="emulated", trials=1,

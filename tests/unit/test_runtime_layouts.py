@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import hktune
 from hktune.core.operation import LAYOUTS, Operation
 from hktune.core.problem import Problem
-from hktune.runtime import FallbackWarning, operators
+from hktune.runtime import FallbackWarning
 
 M, N, K = 8, 64, 32
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
@@ -37,9 +37,8 @@ def problems(dtype: str) -> Iterator[Problem]:
 
 
 @pytest.fixture(params=DTYPES)
-def dtype(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.dtype]:
+def dtype(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[torch.dtype]:
     """Of a table with all of these; its kernels take row strides."""
-    monkeypatch.setattr(operators, "_current", None)
     published(tmp_path, *(trial(each, object_sha256=LAYOUTS_SHA256) for each in problems(request.param)))
     hktune.load(tmp_path, allow_modelled=True)
     yield DTYPES[request.param]

@@ -22,7 +22,7 @@ from torch_operands import bf16
 import hktune
 from hktune.core.operation import legacy_operation
 from hktune.core.problem import Problem
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import LoadedTable
 
 M, N, K = 4, 64, 32
 
@@ -30,8 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning"
 
 
 @pytest.fixture(autouse=True)
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
-    monkeypatch.setattr(operators, "_current", None)
+def table(tmp_path: Path) -> LoadedTable:
     published(
         tmp_path, *(trial(Problem(m, N, K, legacy_operation("bf16", add))) for m in (1, M) for add in ("none", "bias"))
     )

@@ -21,17 +21,12 @@ import hktune
 from hktune.core.errors import TableError
 from hktune.core.operation import BF16_NT_BIAS
 from hktune.core.problem import Problem
-from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable
 from hktune.session import Result
 from hktune.session.given_options import OPTION_NAMES
 
 M, N, K = 4, 64, 32
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
-
-
-@pytest.fixture(autouse=True)
-def no_current_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
 
 
 @pytest.fixture

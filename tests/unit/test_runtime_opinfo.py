@@ -20,7 +20,7 @@ from torch_alike import Product, same
 import hktune
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import LoadedTable
 
 pytest.importorskip("expecttest")  # which PyTorch's samples import
 pytestmark = pytest.mark.filterwarnings("ignore")  # that module's own, and each fallback's
@@ -66,8 +66,7 @@ def problems() -> Iterator[Problem]:
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
-    monkeypatch.setattr(operators, "_current", None)
+def table(tmp_path: Path) -> LoadedTable:
     published(tmp_path, *map(trial, sorted(set(problems()))))
     return hktune.load(tmp_path, allow_modelled=True)
 

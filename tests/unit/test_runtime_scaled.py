@@ -19,7 +19,7 @@ from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.dispatch.calls import CALL_OPERATIONS
-from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable
 
 M, N, K = 6, 64, 32
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
@@ -31,11 +31,9 @@ TEXTS = [
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[LoadedTable]:
-    monkeypatch.setattr(operators, "_current", None)
+def table(tmp_path: Path) -> Iterable[LoadedTable]:
     published(tmp_path, *(trial(Problem(M, N, K, operation_of(text))) for text in TEXTS))
     yield hktune.load(tmp_path, allow_modelled=True)
-    hktune.disable()
     torch._dynamo.reset()
 
 
@@ -200,19 +198,16 @@ def test_nothing_is_served_where_a_gradient_is_asked(table: LoadedTable) -> None
     assert table.stats().hits == 0
 
 
-def test_without_a_table_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
+def test_without_a_table_it_is_one_line() -> None:
     with pytest.raises(TableError, match=r"no dispatch table is loaded: call hktune.load\(DIR\) first"):
         hktune.scaled_mm(*operands())
 
 
 @pytest.mark.parametrize("has_table", [True, False])
-def test_a_recorder_writes_what_can_be_tuned(
-    table: LoadedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_table: bool
-) -> None:
+def test_a_recorder_writes_what_can_be_tuned(table: LoadedTable, tmp_path: Path, has_table: bool) -> None:
     del table
     if not has_table:
-        monkeypatch.setattr(operators, "_current", None)
+        hktune.unload()
     path, given = tmp_path / "recorded.yaml", operands()
     bias = torch.ones(N, dtype=torch.float16)
     with hktune.record(path) as recorder:

@@ -19,7 +19,7 @@ from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.dispatch.calls import CALL_OPERATIONS
-from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable
 
 M, N, K = 6, 192, 160
 E4M3, E8M0, FLOAT4 = torch.float8_e4m3fn, torch.float8_e8m0fnu, torch.float4_e2m1fn_x2
@@ -30,11 +30,9 @@ TEXTS = [
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[LoadedTable]:
-    monkeypatch.setattr(operators, "_current", None)
+def table(tmp_path: Path) -> Iterable[LoadedTable]:
     published(tmp_path, *(trial(Problem(M, N, K, operation_of(text))) for text in TEXTS))
     yield hktune.load(tmp_path, allow_modelled=True)
-    hktune.disable()
     torch._dynamo.reset()
 
 
@@ -102,8 +100,7 @@ def test_a_kernel_that_has_them_row_by_row_gets_them_so(table: LoadedTable) -> N
     assert table.stats().hits == 2
 
 
-def test_one_row_of_blocks_is_in_either_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
+def test_one_row_of_blocks_is_in_either_order(tmp_path: Path) -> None:
     published(tmp_path, trial(Problem(1, N, K, operation_of("e4m3.nt.blocks->bf16"))))
     served = hktune.load(tmp_path, allow_modelled=True)
     a, b, scale_a, scale_b = in_blocks()
@@ -310,10 +307,7 @@ def test_compiled_programs_are_served(table: LoadedTable) -> None:
     assert table.stats().hits == 4
 
 
-def test_integers_are_recorded_as_they_are_called_without_a_table_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(operators, "_current", None)
+def test_integers_are_recorded_as_they_are_called_without_a_table_too(tmp_path: Path) -> None:
     with hktune.record(tmp_path / "recorded.yaml") as recorder:
         found = hktune.scaled_mm(*integers(), *of_kind("rows"))
     a, b = integers()

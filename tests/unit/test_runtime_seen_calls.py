@@ -22,7 +22,7 @@ from torch_operands import bf16
 import hktune
 from hktune.core.operation import BF16_NT_BIAS
 from hktune.core.problem import Problem
-from hktune.runtime import LoadedTable, operators
+from hktune.runtime import LoadedTable
 from hktune.runtime.serving import seen_calls
 
 M, N, K = 4, 64, 32
@@ -34,9 +34,8 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
+def table(tmp_path: Path) -> LoadedTable:
     """With calls of each kind seen: with and without gradients, bias, parameters, inference."""
-    monkeypatch.setattr(operators, "_current", None)
     published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
     table = hktune.load(tmp_path, allow_modelled=True)
     for weight in (bf16(N, K), bf16(N, K).requires_grad_(), nn.Parameter(bf16(N, K))):

@@ -16,7 +16,7 @@ from hktune.core.errors import TableError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
-from hktune.runtime import FallbackWarning, LoadedTable, operators, recorder
+from hktune.runtime import FallbackWarning, LoadedTable, recorder
 from hktune.tables.findings import examine_table
 
 M, N, K, GROUPS = 24, 64, 32, 4
@@ -25,15 +25,13 @@ TEXTS = ["grouped4.bf16.nt", "grouped4.bf16.nn", "batched4.bf16.nt", "batched4.b
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[LoadedTable]:
-    monkeypatch.setattr(operators, "_current", None)
+def table(tmp_path: Path) -> Iterable[LoadedTable]:
     backward = Problem(M, K, N, operation_of("grouped4.bf16.nn"))
     of_weights = [Problem(*sides, M, operation_of("grouped4.bf16.tn")) for sides in ((N, K), (K, N))]
     served = [Problem(M, N, K, operation_of(text)) for text in TEXTS]
     added_to = Problem(M, N, K, operation_of("batched4.bf16.nn+residual"))
     published(tmp_path, *map(trial, [*served, backward, *of_weights, added_to]))
     yield hktune.load(tmp_path, allow_modelled=True)
-    hktune.disable()
     torch._dynamo.reset()
 
 
@@ -241,8 +239,7 @@ def test_a_compiled_model_is_served_while_enabled(table: LoadedTable) -> None:
     assert table.stats().hits == 1
 
 
-def test_without_a_table_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
+def test_without_a_table_it_says_what_to_do() -> None:
     with pytest.raises(TableError, match=r"no dispatch table is loaded: call hktune\.load"):
         hktune.grouped_mm(*operands())
 

@@ -20,7 +20,7 @@ from hktune.core.problem import Problem
 from hktune.core.trial import Trial
 from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import write_table
-from hktune.runtime import FallbackWarning, LoadedTable, operators
+from hktune.runtime import FallbackWarning, LoadedTable
 from hktune.tables import BuildOptions, build_table
 
 M, N, K = 20, 64, 256
@@ -28,9 +28,8 @@ VALUES = {"block_m": 32, "block_n": 32, "warps_m": 1, "warps_n": 1, "split": 1, 
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
+def table(tmp_path: Path) -> LoadedTable:
     """One kernel, two workgroups for each block, with and without bias."""
-    monkeypatch.setattr(operators, "_current", None)
     config, template = space().config(VALUES), space().template
     code, identity = built(config), EmulatedDevice().identity
     trials = [

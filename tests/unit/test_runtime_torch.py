@@ -32,8 +32,7 @@ M, N, K = 4, 64, 32
 
 
 @pytest.fixture(autouse=True)
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedTable:
-    monkeypatch.setattr(operators, "_current", None)
+def table(tmp_path: Path) -> LoadedTable:
     published(tmp_path, trial(Problem(M, N, K)), trial(Problem(M, N, K, BF16_NT_BIAS)))
     return hktune.load(tmp_path, allow_modelled=True)
 
@@ -303,8 +302,8 @@ def test_unpatch_leaves_layers_that_were_made_as_ours() -> None:
     assert [type(layer) for layer in model] == [hktune.Linear, nn.Linear]
 
 
-def test_a_layer_without_a_table_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
+def test_a_layer_without_a_table_says_what_to_do() -> None:
+    hktune.unload()
     with pytest.raises(TableError, match=r"call hktune\.load\(DIR\) first"):
         hktune.Linear(K, N)(bf16(M, K))
     with pytest.raises(TableError, match=r"call hktune\.load\(DIR\) first"):

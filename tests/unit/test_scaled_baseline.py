@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from hktune.core.operation import operation_of
-from hktune.measure.scaled_baseline import FEW_ROWS, multiply_scaled
+from hktune.core.torch_limits import INT_MM_ROWS_FEW
+from hktune.measure.scaled_baseline import multiply_scaled
 
 
 @pytest.mark.parametrize("text", ["i8.nt->i32", "i8.nt.rows->bf16", "i8.nt.tensor->f32+bias"])
-@pytest.mark.parametrize("more", [0, FEW_ROWS])
+@pytest.mark.parametrize("more", [0, INT_MM_ROWS_FEW])
 def test_rows_that_c_has_not_are_left_out(text: str, more: int) -> None:
     operation, (m, n, k) = operation_of(text), (5, 24, 64)
     draw = torch.Generator().manual_seed(0)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import host_library
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -74,9 +73,7 @@ def compiled(folder: Path, file: str, **constants: object) -> Listed:
     source, library = folder / f"listed_{file}.cpp", folder / f"listed_{file}.so"
     words = OF_ROWS if file == "several.cu" else OF_MATRICES
     source.write_text(named + BEFORE + schedule_source(file) + words + BEHIND)
-    flags = ["-shared", "-fPIC", "-O1", "-nostdinc++", "-nostdlib++", "-fno-sanitize=undefined"]
-    subprocess.run([sys.executable, "-m", "ziglang", "c++", *flags, "-o", library, source], check=True, timeout=240)
-    function = ctypes.CDLL(str(library)).listed
+    function = ctypes.CDLL(str(host_library.built(source, library, "-O1"))).listed
 
     def listed(
         m: int, n: int, k: int, ends: Sequence[int] | int, blocks: int, one_a: bool = False

@@ -24,7 +24,7 @@ from hktune.core.outcome import Source
 from hktune.core.problem import Problem
 from hktune.device.emulated import EmulatedDevice
 from hktune.dispatch import read_table, validate, write_table
-from hktune.runtime import FallbackWarning, LoadedTable, Stats, operators
+from hktune.runtime import FallbackWarning, LoadedTable, Stats
 from hktune.store import read_environment
 from hktune.tables.findings import Call, examine_table
 
@@ -45,11 +45,6 @@ class As(EmulatedDevice):
     @property
     def identity(self) -> Identity:
         return self._board_identity
-
-
-@pytest.fixture(autouse=True)
-def no_current_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_current", None)
 
 
 @pytest.fixture

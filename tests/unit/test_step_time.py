@@ -11,7 +11,6 @@ import pytest
 from naive_gemm import published, trial
 
 from hktune.core.shapes import load_shapes
-from hktune.runtime import operators
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "step_time.py"
 SMALL = ["--device", "cpu", "--width", "64", "--layers", "2", "--vocabulary", "96", "--tokens", "1", "8"]
@@ -20,7 +19,6 @@ LAYERS = 2 * 4 + 1
 
 @pytest.fixture
 def step_time(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(operators, "_current", None)
     spec = importlib.util.spec_from_file_location("step_time", BENCHMARK)
     assert spec is not None
     assert spec.loader is not None

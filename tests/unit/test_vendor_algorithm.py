@@ -126,7 +126,7 @@ ROW, KERNEL = algorithm_trial(PROBLEM, ALGORITHM), trial(PROBLEM)
     ("rows", "choice"),
     [
         ([timed(ROW, 9.0, 9.2), timed(KERNEL, 10.0, 10.2)], "algorithm"),
-        ([timed(ROW, 9.0, 9.2), timed(KERNEL, 9.1, 9.4)], "kernel"),  # a tie: a kernel holds for any version
+        ([timed(ROW, 9.0, 9.2), timed(KERNEL, 9.0, 9.25)], "kernel"),  # a tie: a kernel holds for any version
         ([timed(ROW, 9.0, 9.2), timed(KERNEL, 8.0, 8.2)], "kernel"),
         ([timed(ROW, 19.5, 20.1), timed(KERNEL, 21.0, 22.0)], "vendor"),  # a tie with torch's default
         ([timed(ROW, 19.5, 19.9), timed(KERNEL, 21.0, 22.0)], "algorithm"),
@@ -154,5 +154,5 @@ def test_an_algorithm_serves_no_other_m_and_a_kernel_beside_it_does() -> None:
 
 
 def test_kernels_of_a_cover_need_no_algorithm() -> None:
-    chosen = choose([timed(ROW, 9.0, 9.2), timed(KERNEL, 9.0, 9.3)])
+    chosen = choose([timed(ROW, 9.0, 9.2), timed(KERNEL, 9.0, 9.25)])
     assert [each.kernel is not None for each in chosen] == [True]

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from hktune.core.errors import InputError
 from hktune.runtime.calls.forms import FLOAT8, Form, activated, form_ending, gated, linear_by_torch
+from hktune.runtime.torch_state import autocast_dtype
 
 
 @dataclass(frozen=True)
 class Finish:
-    """`alpha` and `beta` are numbers; `out_scale`, float32 of one element, is there where C is float8."""
+    """`alpha` and `beta` are numbers; `out_scale` is float32 of one element. C is float8 where there is one, and where
+    `float8` says so: then the scale is 1."""
 
     activation: str | None = None
     is_gated: bool = False
@@ -26,6 +28,11 @@ class Finish:
     alpha: float = 1.0
     beta: float = 1.0
     out_scale: Tensor | None = None
+    float8: bool = False
+
+    @property
+    def is_float8(self) -> bool:
+        return self.float8 or self.out_scale is not None
 
     def form(self, bias: Tensor | None, residual: Tensor | None) -> Form:
         """Raises InputError for an activation that is not known."""
@@ -34,18 +41,29 @@ class Finish:
             last = "gated_interleaved" if self.interleaved else "gated"
         elif residual is not None:
             last = "residual" if self.beta == 1 else "beta_residual"
-        return form_ending(bias is not None, self.activation, last, self.alpha != 1, self.out_scale is not None)
+        return form_ending(bias is not None, self.activation, last, self.alpha != 1, self.is_float8)
 
 
-def out_scale_of(out_dtype: torch.dtype | None, out_scale: Tensor | None, x: Tensor) -> Tensor | None:
-    """The scale of an output in float8, 1 where none is given; None where the output has the dtype of `x`. Raises
-    InputError for any other dtype, and for a scale that is no float32 of one element."""
-    if out_dtype is not None and out_dtype not in (x.dtype, FLOAT8):
+def check_output(out_dtype: torch.dtype | None, out_scale: Tensor | None, x: Tensor) -> None:
+    """Raises InputError for an output that is neither float8 nor of the dtype of `x` or of autocast, and for a scale
+    that is no float32 of one element."""
+    if out_dtype not in (None, FLOAT8) and out_dtype not in (x.dtype, autocast_dtype(x)):
         raise InputError(f"out_dtype is {out_dtype}: it must be that of x, or torch.float8_e4m3fn")
     check_out_scale(out_dtype, out_scale)
-    if out_dtype is not FLOAT8:
-        return None
-    return torch.ones((), dtype=torch.float32, device=x.device) if out_scale is None else out_scale
+
+
+def check_factors(alpha: float, beta: float, residual: Tensor | None) -> None:
+    """Raises TypeError for a factor that is a tensor, and InputError for a factor of nothing."""
+    for name, factor in (("alpha", alpha), ("beta", beta)):
+        if isinstance(factor, Tensor):
+            raise TypeError(f"linear(): argument '{name}' must be a number, not Tensor: pass {name}.item()")
+    if residual is None and beta not in (0, 1):
+        raise InputError(f"beta is {beta}, the factor of a residual, and there is none: pass it, or leave beta out")
+
+
+def in_dtype(out: Tensor, out_dtype: torch.dtype | None) -> Tensor:
+    """`out` in the dtype that was asked for, where one was: autocast, or a residual, may have made it another."""
+    return out if out_dtype is None or out.dtype is out_dtype else out.to(out_dtype)
 
 
 def check_out_scale(out_dtype: torch.dtype | None, out_scale: Tensor | None) -> None:
@@ -82,7 +100,7 @@ def by_parts(
         product = gated(product, finish.activation, finish.interleaved)
     if residual is not None:
         product = product + residual if finish.beta == 1 else torch.add(product, residual, alpha=finish.beta)
-    return product if finish.out_scale is None else in_float8(product, finish.out_scale)
+    return in_float8(product, finish.out_scale) if finish.is_float8 else product
 
 
 def linear_without_table(
@@ -98,8 +116,10 @@ def linear_without_table(
     out_scale: Tensor | None = None,
 ) -> Tensor:
     """hktune.linear where there is no table."""
-    finish = Finish(activation, alpha=alpha, beta=beta, out_scale=out_scale_of(out_dtype, out_scale, x))
-    return by_parts(linear_by_torch, finish, x, weight, bias, residual if beta else None)
+    check_factors(alpha, beta, residual)
+    check_output(out_dtype, out_scale, x)
+    finish = Finish(activation, alpha=alpha, beta=beta, out_scale=out_scale, float8=out_dtype is FLOAT8)
+    return in_dtype(by_parts(linear_by_torch, finish, x, weight, bias, residual if beta else None), out_dtype)
 
 
 def gated_without_table(
@@ -113,8 +133,9 @@ def gated_without_table(
     out_scale: Tensor | None = None,
 ) -> Tensor:
     """hktune.gated_linear where there is no table."""
-    finish = Finish(activation, True, interleaved, out_scale=out_scale_of(out_dtype, out_scale, x))
-    return by_parts(linear_by_torch, finish, x, weight, bias, None)
+    check_output(out_dtype, out_scale, x)
+    finish = Finish(activation, True, interleaved, out_scale=out_scale, float8=out_dtype is FLOAT8)
+    return in_dtype(by_parts(linear_by_torch, finish, x, weight, bias, None), out_dtype)
 
 
 def in_float8(product: Tensor, scale: Tensor | None) -> Tensor:

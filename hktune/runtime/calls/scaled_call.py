@@ -10,11 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hktune.core.dtype import MXFP8, Dtype
+from hktune.core.dtype import E4M3, MXFP8, Dtype
 from hktune.core.errors import InputError
 from hktune.core.operation import SCALE_BLOCK, SCALES, Operation
 from hktune.core.problem import Problem
+from hktune.core.torch_limits import INT_MM_ROWS_FEW
 from hktune.dispatch.calls import (
+    FINISHED_OUTPUTS,
+    FINISHED_STEPS,
     INTEGER_OPERATIONS,
     MX_OPERATIONS,
     SCALED_FORMATS,
@@ -29,22 +32,24 @@ from hktune.runtime.counts import Fallback
 _FLOAT32, _E8M0 = torch.float32, torch.float8_e8m0fnu
 _FLOAT4: torch.dtype = torch.float4_e2m1fn_x2
 _MX = "mx"
-Words = tuple[torch.dtype, torch.dtype, str, torch.dtype, bool, bool]
-"""The formats of A and B, the scales, the format of C, whether a bias is added, whether sums may be fast. Scales are
-those of an operation, or mx."""
+Words = tuple[torch.dtype, torch.dtype, str, torch.dtype, bool, bool, tuple[str, ...]]
+"""The formats of A and B, the scales, the format of C, whether a bias is added, whether sums may be fast, the steps
+behind. Scales are those of an operation, or mx."""
 
 
 def _operations() -> dict[Words, tuple[Operation, ...]]:
     found: dict[Words, tuple[Operation, ...]] = {}
     truths = (False, True)
     for (a, b), scales, c, bias, is_fast in itertools.product(SCALED_FORMATS, SCALES, SCALED_OUTPUTS, truths, truths):
-        found[_torch(a), _torch(b), scales, _torch(c), bias, is_fast] = tuple(
-            scaled_operation(a, b, scales, c, bias, accumulation)
-            for accumulation in (("fast", "") if is_fast else ("",))
-        )
+        all_steps = ((), *FINISHED_STEPS) if a == b == E4M3 and c in FINISHED_OUTPUTS else ((),)
+        for steps in all_steps:
+            found[_torch(a), _torch(b), scales, _torch(c), bias, is_fast, steps] = tuple(
+                scaled_operation(a, b, scales, c, bias, accumulation, steps)
+                for accumulation in (("fast", "") if is_fast else ("",))
+            )
     for each, is_fast in itertools.product((*INTEGER_OPERATIONS, *MX_OPERATIONS), truths):
         of_a, of_b, of_c = map(_torch, (each.a_dtype, each.b_dtype, each.c_dtype))
-        found[of_a, of_b, _MX if each.a_dtype.block else each.scales, of_c, each.has_bias, is_fast] = (each,)
+        found[of_a, of_b, _MX if each.a_dtype.block else each.scales, of_c, each.has_bias, is_fast, ()] = (each,)
     return found
 
 
@@ -74,10 +79,21 @@ class ScaledCall(NamedTuple):
     use_fast_accum: bool = False
     out_scale: Tensor | None = None
     """Of float8: what C is multiplied by before it is rounded, 1 without one."""
+    activation: str = ""
+    is_gated: bool = False
+    """Whether b has gates, and then as many columns that they gate: then it is [K, 2N]."""
+    residual: Tensor | None = None
+    """[M, N], added last."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(each for each in (*self[:5], self.out_scale) if each is not None)
+        return tuple(each for each in (*self[:5], self.out_scale, self.residual) if each is not None)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What is behind the product and its bias, in the words of an operation."""
+        last = "gated" if self.is_gated else "" if self.residual is None else "residual"
+        return tuple(step for step in (self.activation, last) if step)
 
     @property
     def bias_dtype(self) -> torch.dtype:
@@ -89,7 +105,8 @@ class ScaledCall(NamedTuple):
         a, b = self.a, self.b
         if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[0]:
             return None
-        return a.shape[0], b.shape[1], a.shape[1] * (2 if a.dtype is _FLOAT4 else 1)
+        n, odd = divmod(b.shape[1], 2) if self.is_gated else (b.shape[1], 0)
+        return None if odd else (a.shape[0], n, a.shape[1] * (2 if a.dtype is _FLOAT4 else 1))
 
     @property
     def problem(self) -> Problem | None:
@@ -108,12 +125,14 @@ class ScaledCall(NamedTuple):
         scales = self.scales(m, n, k)
         if scales is None:
             return None
-        return self.a.dtype, self.b.dtype, scales, self.out_dtype, self.bias is not None, self.use_fast_accum
+        has_bias, fast = self.bias is not None, self.use_fast_accum
+        return self.a.dtype, self.b.dtype, scales, self.out_dtype, has_bias, fast, self.steps
 
     def scales(self, m: int, n: int, k: int) -> str | None:
         """Which scales have these shapes, as torch has them; "" without any."""
         if self.scale_a is None or self.scale_b is None:
             return "" if self.scale_a is self.scale_b else None
+        n *= 2 if self.is_gated else 1
         of_a, of_b = self.scale_a.shape, self.scale_b.shape
         if self.scale_a.dtype is _E8M0:
             blocks, rest = divmod(k, MXFP8.block)
@@ -176,7 +195,7 @@ def call_of_integers(a: Tensor, b: Tensor) -> ScaledCall:
 
 def refusal(call: ScaledCall, n: int, scales: str, where: torch.device) -> Fallback | None:
     """Why kernels on `where` cannot take the operands of a call as they are stored; None where they can. Scales of
-    blocks of A may be row by row, or column by column as torch wants them."""
+    blocks of A may be row by row, or column by column as torch wants them. A bias, as b, has `n` columns."""
     a, b, scale_a, scale_b, bias = call[:5]
     if any(type(each) not in PLAIN or each.layout is not torch.strided or each.is_neg() for each in call.tensors):
         return Fallback.TENSOR_TYPE
@@ -188,10 +207,13 @@ def refusal(call: ScaledCall, n: int, scales: str, where: torch.device) -> Fallb
         return Fallback.SCALES
     if bias is not None and (bias.shape != (n,) or bias.dtype is not call.bias_dtype):
         return Fallback.SHAPE if bias.shape != (n,) else Fallback.DTYPE
-    if not a.is_contiguous() or not b.t().is_contiguous() or not (bias is None or bias.is_contiguous()):
+    if call.residual is not None and (call.residual.dtype, call.residual.shape) != (call.bias_dtype, (len(a), n)):
+        return Fallback.SHAPE
+    ends = [each for each in (bias, call.residual) if each is not None]
+    if not a.is_contiguous() or not b.t().is_contiguous() or not all(each.is_contiguous() for each in ends):
         return Fallback.STRIDES
     try:
-        at = [each.data_ptr() for each in (a, b, *(() if bias is None else (bias,)))]
+        at = [each.data_ptr() for each in (a, b, *ends)]
     except RuntimeError:  # a wrapper, such as a transform of torch.func leaves behind
         return Fallback.TENSOR_TYPE
     return Fallback.ALIGNMENT if any(not each or each % ALIGNMENT_BYTES for each in at) else None
@@ -216,9 +238,7 @@ def by_torch(call: ScaledCall) -> Tensor:
     """torch's own. It wants the scales of A's blocks column by column: either order is taken. Raises InputError for
     scales of integers that are of nothing, and where torch refuses a product of an MX format."""
     if call.out_dtype is FLOAT8:
-        # With a scale torch does it for those of a tensor alone, and as its device has it.
-        wide = call._replace(out_dtype=_FLOAT32 if call.bias is None else call.bias.dtype, out_scale=None)
-        return in_float8(by_torch(wide), call.out_scale)
+        return _in_float8_by_torch(call)
     a, b, scale_a, scale_b, bias = call[:5]
     sizes = call.sizes if all(isinstance(each, Tensor) for each in call.tensors) else None
     scales = None if sizes is None or scale_a is None or scale_b is None else call.scales(*sizes)
@@ -242,6 +262,22 @@ def by_torch(call: ScaledCall) -> Tensor:
         raise InputError(f"{rule}, no entry here is of {m}x{n}x{k}, and torch refuses ({reason}): {step}") from None
 
 
+def _in_float8_by_torch(call: ScaledCall) -> Tensor:
+    """In float32 until the one rounding. Torch makes float8 of products with scales of a tensor alone, limits it on
+    GPUs alone, and adds no bias to a float32 product: so it is asked for that, and the rest is here. GPUs on which
+    products with scales of rows are bfloat16, or nothing, have that rounding too."""
+    bias = call.bias
+    if bias is not None and isinstance(call.b, Tensor) and getattr(bias, "shape", None) != call.b.shape[-1:]:
+        got = list(bias.shape) if isinstance(bias, Tensor) else f"a {type(bias).__name__}"
+        raise InputError(f"scaled_mm: bias must be [{call.b.shape[-1]}], got {got}: pass one element for each column")
+    wide = call._replace(out_dtype=_FLOAT32, bias=None, out_scale=None)
+    try:
+        product = by_torch(wide)
+    except (ValueError, RuntimeError):  # torch has no such output
+        product = by_torch(wide._replace(out_dtype=torch.bfloat16)).float()
+    return in_float8(product if bias is None else product + bias, call.out_scale)
+
+
 def _integers_by_torch(call: ScaledCall, sizes: tuple[int, int, int], scales: str | None) -> Tensor:
     """The sums of torch._int_mm, and what torch has in further kernels: their scales and bias, in float32."""
     a, b, scale_a, scale_b, bias = call[:5]
@@ -258,12 +294,8 @@ def _integers_by_torch(call: ScaledCall, sizes: tuple[int, int, int], scales: st
     return (product if bias is None else product + bias).to(call.out_dtype)
 
 
-_FEW_ROWS = 16
-"""On GPUs torch._int_mm wants more rows."""
-
-
 def _sums(a: Tensor, b: Tensor) -> Tensor:
     rows = len(a)
-    if a.is_cuda and rows <= _FEW_ROWS:
-        a = torch.nn.functional.pad(a, (0, 0, 0, _FEW_ROWS + 1 - rows))
+    if a.is_cuda and rows <= INT_MM_ROWS_FEW:
+        a = torch.nn.functional.pad(a, (0, 0, 0, INT_MM_ROWS_FEW + 1 - rows))
     return torch._int_mm(a, b)[:rows]

@@ -15,6 +15,7 @@ from hktune.runtime.calls.operands import ALIGNMENT_BYTES, PLAIN
 from hktune.runtime.layers import Linear
 
 _STRIDED = torch.strided
+_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 def joined(tensors: Sequence[Tensor]) -> Tensor | None:
@@ -53,14 +54,14 @@ def make_neighbours(tensors: Sequence[Tensor], storages: Mapping[int, int]) -> N
     if any(each.nbytes % ALIGNMENT_BYTES for each in tensors[:-1]):
         return
     for each in tensors:
-        if type(each) not in PLAIN or each.layout is not _STRIDED or each.is_meta:
+        if type(each) not in PLAIN or each.layout is not _STRIDED or each.is_meta or each.is_inference():
             return
         storage = each.untyped_storage()
         if storage.is_shared() and not storage.is_cuda:  # of a GPU's memory torch always says so
             return
         if storage.nbytes() != each.nbytes or storages[storage.data_ptr()] != 1:
             return
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # what is made in that mode can never be trained
         whole = torch.cat([each.detach() for each in tensors])
         parts = torch.split(whole, [len(each) for each in tensors])
         for each, part in zip(tensors, parts, strict=True):
@@ -91,3 +92,44 @@ def place_linears(module: nn.Module, storages: Mapping[int, int]) -> list[str]:
                 vars(linear)["_place"] = place
             names += [name for name, _ in group]
     return names
+
+
+def has_float8(model: nn.Module) -> bool:
+    """Whether `model` has matrices in float8."""
+    return any(_is_float8_matrix(each) for each in (*model.parameters(), *model.buffers()))
+
+
+def place_float8(module: nn.Module, storages: Mapping[int, int]) -> list[str]:
+    """Have the matrices in float8 follow one another in memory that children of `module` of one class hold under one
+    name, where they have as many features; and so their scales and biases. The names of these children, in order."""
+    groups: dict[tuple[str, object], list[tuple[str, nn.Module]]] = {}
+    for child_name, child in module.named_children():
+        for name, each in _own(child).items():
+            if _is_float8_matrix(each):
+                kind = (type(child), each.shape[1], each.dtype, each.device)
+                groups.setdefault((name, kind), []).append((child_name, child))
+    names = []
+    for (name, _), group in groups.items():
+        owned = [_own(child) for _, child in group]
+        matrices = [each[name] for each in owned]
+        if len(group) < 2 or joined(matrices) is not None:
+            continue
+        make_neighbours(matrices, storages)
+        if joined(matrices) is None:
+            continue
+        for other in owned[0].keys() - {name}:
+            small = [each[other] for each in owned if other in each]
+            if len(small) == len(group) and not any(_is_float8_matrix(each) for each in small):
+                make_neighbours(small, storages)
+        names += [child_name for child_name, _ in group]
+    return names
+
+
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of `module` itself that are plain tensors."""
+    own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    return {name: each for name, each in own if type(each) in PLAIN}
+
+
+def _is_float8_matrix(each: Tensor) -> bool:
+    return each.dtype in _FLOAT8 and each.dim() == 2

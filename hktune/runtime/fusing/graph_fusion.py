@@ -90,7 +90,7 @@ def _fused_sum(graph: Graph, node: Node, product: object, residual: object) -> b
     if not server.may_serve(of_product.dtype, "nt", *sizes, ending=f"{linear.ending}+residual"):
         return False
     arguments = (linear.x, linear.weight, linear.bias, residual, linear.activation, False)
-    _replace(graph, node, finished_operator.linear_finished, (*arguments, linear.table, linear.entries))
+    replaced(graph, node, finished_operator.linear_finished, (*arguments, linear.table, linear.entries))
     graph.erase_node(linear.node)
     return True
 
@@ -141,11 +141,11 @@ def _joined(graph: Graph, run: Sequence[_Linear]) -> bool:
     arguments = (first.x, weights, biases, "", False, first.table, first.entries)
     earliest = next(node for node in graph.nodes if any(node is each.node for each in run))
     with graph.inserting_before(earliest):
-        whole = _called(graph, joined_operator.linear_joined, arguments)
+        whole = called(graph, joined_operator.linear_joined, arguments)
         last = len(first.x.meta["val"].shape) - 1
         ends = list(itertools.accumulate(columns))
         spans = [(end - n, end) for end, n in zip(ends, columns, strict=True)]
-        parts = [_called(graph, _aten.slice.Tensor, (whole, last, *span)) for span in spans]
+        parts = [called(graph, _aten.slice.Tensor, (whole, last, *span)) for span in spans]
     for linear, part in zip(run, parts, strict=True):
         _use_instead(graph, linear.node, part)
     return True
@@ -182,14 +182,15 @@ def _make_reshapes(node: Node) -> None:
             user.target = _aten.reshape.default
 
 
-def _replace(graph: Graph, node: Node, target: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def replaced(graph: Graph, node: Node, target: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Have `target` of these in the place of `node`."""
     with graph.inserting_before(node):
-        new = _called(graph, target, arguments)
+        new = called(graph, target, arguments)
     node.replace_all_uses_with(new)
     graph.erase_node(node)
 
 
-def _called(graph: Graph, target: Callable[..., Any], arguments: tuple[Any, ...]) -> Node:
+def called(graph: Graph, target: Callable[..., Any], arguments: tuple[Any, ...]) -> Node:
     """A new node, with what it makes of stand-ins."""
     node = graph.call_function(target, arguments)
     values = torch.fx.map_arg(arguments, lambda each: each.meta["val"])

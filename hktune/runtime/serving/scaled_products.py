@@ -42,7 +42,7 @@ class ScaledProducts:
         route = self._routes.get((sizes, words, by_columns)) or self._found(sizes, words, by_columns)
         if isinstance(route, Fallback):
             return route
-        why = refusal(call, n, words[2], self._place.where)
+        why = refusal(call, call.b.shape[1], words[2], self._place.where)
         if (
             why is None
             and out is not None
@@ -87,9 +87,9 @@ class ScaledProducts:
         workspace = place.workspace(route, stream)
         a, b, scale_a, scale_b, bias = call[:5]
         scales = () if scale_a is None else (scale_a, scale_b)
-        ends: tuple[Tensor, ...] = ()
+        ends = () if call.residual is None else (call.residual,)
         if call.out_dtype is FLOAT8:
-            ends = (place.number(1.0) if call.out_scale is None else call.out_scale,)
+            ends = (*ends, place.number(1.0) if call.out_scale is None else call.out_scale)
         if profiling():
             with operator_range("hktune::scaled_mm" if scales else "hktune::int_mm", a, b):
                 launch(a, b, out, bias, *scales, workspace, *ends, stream)

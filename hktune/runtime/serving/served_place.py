@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
 
 from hktune.core.operation import Operation
 from hktune.core.problem import Key
+from hktune.device.device import PreparedLaunch
 from hktune.dispatch.calls import ENDINGS, FACTORED_ENDINGS, LINEAR_ENDINGS
 from hktune.dispatch.choice import Choices
 from hktune.runtime.calls.call_operations import CALLS, KERNEL_DTYPES
@@ -71,62 +72,68 @@ class ServedPlace:
         to be called, which is counted, and no warning says so."""
         shapes = (left.shape, right.shape, form)
         found = self.served.get(shapes) or self.serve(shapes)
-        counts = self._counts
-        if type(found) is ServedShapes:
-            known = found.again(left, right, bias, out)
-            if known is not None:
-                counts.torchs_own_served()
-                return known
-            served = found.find(left.dtype, left, right, bias)
-            if not isinstance(served, Fallback):
-                product, launch = served
-                if out is None or product.fits(out, left, right, bias):
-                    found.remember(product, launch, (left, right, bias))
-                    counts.torchs_own_served()
-                    return product.result(launch, left, right, bias, out)
-                served = Fallback.STRIDES
-            found = served
-        counts.torchs_own_left(found)
-        return None
+        if type(found) is not ServedShapes:
+            return self._left(found)
+        known = found.again(left, right, bias, out)
+        if known is not None:
+            self._counts.torchs_own_served()
+            return known
+
+        def launched(product: ServedProduct, launch: PreparedLaunch) -> Tensor | None:
+            if out is not None and not product.fits(out, left, right, bias):
+                return None
+            found.remember(product, launch, (left, right, bias))
+            return product.result(launch, left, right, bias, out)
+
+        return self._launched(found, left, right, bias, launched)
 
     def added(self, form: Form, left: Tensor, right: Tensor, to: Tensor, out: Tensor | None) -> Tensor | None:
         """`to`, which has the shape of the product, and the product; as `below` has one. `out` may be `to`."""
+
+        def launched(product: ServedProduct, launch: PreparedLaunch) -> Tensor | None:
+            into = product.holding(to, out, left, right)
+            return None if into is None else product.result(launch, left, right, None, into)
+
         shapes = (left.shape, right.shape, form)
-        found = self.served.get(shapes) or self.serve(shapes)
-        counts = self._counts
-        if type(found) is ServedShapes:
-            served = found.find(left.dtype, left, right, None)
-            if not isinstance(served, Fallback):
-                product, launch = served
-                into = product.holding(to, out, left, right)
-                if into is not None:
-                    counts.torchs_own_served()
-                    return product.result(launch, left, right, None, into)
-                served = Fallback.STRIDES
-            found = served
-        counts.torchs_own_left(found)
-        return None
+        return self._launched(self.served.get(shapes) or self.serve(shapes), left, right, None, launched)
 
     def factored(
         self, left: Tensor, right: Tensor, to: Tensor, alpha: float, beta: float, out: Tensor | None
     ) -> Tensor | None:
         """`beta` times `to`, which has the shape of the product, and `alpha` times the product; as `below` has one. A
         `beta` of 0 leaves `to` out."""
-        form = FACTORED[alpha != 1 or beta == 0, beta != 0]
-        shapes = (left.shape, right.shape, form)
-        found = self.served.get(shapes) or self.serve(shapes)
-        counts = self._counts
-        if type(found) is ServedShapes:
-            served = found.find(left.dtype, left, right, None)
-            if not isinstance(served, Fallback):
-                product, launch = served
-                ends = product.ends(to if beta else None, alpha, beta)
-                if not isinstance(ends, Fallback) and (out is None or product.fits(out, left, right, to)):
-                    counts.torchs_own_served()
-                    return product.result(launch, left, right, None, out, *ends)
-                served = Fallback.STRIDES
-            found = served
-        counts.torchs_own_left(found)
+
+        def launched(product: ServedProduct, launch: PreparedLaunch) -> Tensor | None:
+            ends = product.ends(to if beta else None, alpha, beta)
+            if isinstance(ends, Fallback) or not (out is None or product.fits(out, left, right, to)):
+                return None
+            return product.result(launch, left, right, None, out, *ends)
+
+        shapes = (left.shape, right.shape, FACTORED[alpha != 1 or beta == 0, beta != 0])
+        return self._launched(self.served.get(shapes) or self.serve(shapes), left, right, None, launched)
+
+    def _launched(
+        self,
+        found: ServedShapes | Fallback,
+        left: Tensor,
+        right: Tensor,
+        bias: Tensor | None,
+        launched: Callable[[ServedProduct, PreparedLaunch], Tensor | None],
+    ) -> Tensor | None:
+        """What `launched` makes of the product that serves these operands, and of its launch; None where there is none,
+        and where that is None, for what it is to be added or written to does not fit."""
+        served = found.find(left.dtype, left, right, bias) if isinstance(found, ServedShapes) else found
+        if isinstance(served, Fallback):
+            return self._left(served)
+        out = launched(*served)
+        if out is None:
+            return self._left(Fallback.STRIDES)
+        self._counts.torchs_own_served()
+        return out
+
+    def _left(self, why: Fallback) -> Tensor | None:
+        """None: torch's own is to be called, for the reason `why`."""
+        self._counts.torchs_own_left(why)
         return None
 
     def backward_product(self, form: Form, left: Tensor, right: Tensor) -> Backward:

@@ -124,7 +124,7 @@ class ServedProduct:
         self, residual: Tensor | None, alpha: float, beta: float, out_scale: Tensor | None = None
     ) -> tuple[Tensor, ...] | Fallback:
         """What a launch takes for the end of the form, in the order of the route's operands; or why it takes these not
-        as they are. A residual has the dtype of a bias, a scale is a float32 of one element."""
+        as they are. A residual has the dtype of a bias, a scale is a float32 of one element, and 1 without one."""
         form, place = self.form, self.place
         if residual is not None and (type(residual) not in PLAIN or not self._is_whole(residual, self._bias_dtype)):
             return Fallback.STRIDES
@@ -132,6 +132,8 @@ class ServedProduct:
             type(out_scale) not in PLAIN or out_scale.get_device() != place.index or out_scale.is_neg()
         ):
             return Fallback.SCALES
+        if out_scale is None and form.is_float8:
+            out_scale = place.number(1.0)
         return (
             *(() if residual is None else (residual,)),
             *((place.number(alpha),) if form.has_alpha else ()),

@@ -19,7 +19,7 @@ from hktune.tuning.trial_rows import now, outcome_fields
 FINALISTS = 6
 """Kernels of a problem that are measured again."""
 ALGORITHMS = 4
-"""Algorithms of the vendor's libraries that are: as finalists, or to say how fast the vendor's best is."""
+"""Algorithms of the vendor's libraries that are, finalists or not: they say how fast the vendor's best is."""
 STEADY_KERNELS, STEADY_ALGORITHMS = 4, 2
 """So many of those have turns of their own, which take 2.4 s each."""
 WITHIN = 0.03
@@ -38,7 +38,9 @@ def confirm(
     """Measure the finalists of every problem that has news since it was last confirmed; `append` stores each row.
     `templates` are those of the rows. Finalists of all templates share the rounds of their problem, and `others` are
     kernels of others that do so too. `named` has the config ids of the algorithms that the vendor's libraries name now:
-    rows of others are of another version, and are left out.
+    rows of others are of another version, and are left out. The fastest of the vendor's algorithms get rows whether
+    they are finalists or not. What is said of the vendor's best is so of a row that a table may use: where power holds
+    the clock, an algorithm that was screened 4 % behind a kernel came out 1 % ahead of it.
 
     Where all of them fail now, those that were next best are finalists.
     """
@@ -49,10 +51,11 @@ def confirm(
             continue
         here = (named or {}).get(problem, ())
         own = [row for row in every if row.is_kernel or row.config_id in here]
-        sides = [*(others(problem) if others else ()), *_vendor_sides(own, problem, templates)]
+        sides = others(problem) if others else ()
         while rows := finalists(own):
-            again = measure_together(rows, problem, templates, stopwatch, append, Stage.CONFIRMED, sides)
-            if any(row.status is Status.OK for row in again):
+            beside = _vendors_fastest(own, rows)
+            again = measure_together([*rows, *beside], problem, templates, stopwatch, append, Stage.CONFIRMED, sides)
+            if any(row.status is Status.OK for row in again[: len(rows)]):
                 break
             own += again
 
@@ -136,13 +139,11 @@ def _last_ok(trials: Sequence[Trial]) -> list[Trial]:
     return sorted((trial for trial in last.values() if trial.status is Status.OK), key=slowness)
 
 
-def _vendor_sides(own: Sequence[Trial], problem: Problem, templates: Templates) -> list[Side]:
-    """The fastest algorithms of the vendor's libraries that are no finalists: what is said of the vendor's best is
-    measured in the rounds of the finalists."""
-    chosen = {row.made_from for row in finalists(own)}
+def _vendors_fastest(own: Sequence[Trial], rows: Sequence[Trial]) -> list[Trial]:
+    """Of the fastest algorithms of the vendor's libraries, those that are not among `rows`."""
+    chosen = {row.made_from for row in rows}
     fastest = [row for row in _last_ok(own) if not row.is_kernel][:ALGORITHMS]
-    attempts = [attempt_of(row, problem, templates) for row in fastest if row.made_from not in chosen]
-    return [(str(attempt.algorithm), attempt) for attempt in attempts]
+    return [row for row in fastest if row.made_from not in chosen]
 
 
 def deciding(trials: Sequence[Trial]) -> list[Trial]:

@@ -1,6 +1,6 @@
 """After all else was measured: what energy the best of each shape take, as far as a budget of seconds goes.
 
-It is asked for those that a table may choose among, the kernels that tie for a shape, and for the vendor's library.
+It is asked for those that a table may choose among, the kernels that may be used for a shape's best, and for the vendor's library.
 Shapes with such a choice come first, and of these the ones whose calls take longest: there most energy is at stake.
 """
 
@@ -24,7 +24,7 @@ BUDGET_SHARE, BUDGET_LEAST_S = 0.1, 5.0
 """What energies may take where nobody said: a tenth of what the GPU was asked for before, at least so many seconds."""
 
 KERNELS_MAX = 4
-"""So many of the kernels that tie for a shape, the fastest."""
+"""So many of the kernels that a table may choose among, the fastest."""
 
 WINDOWS = 2
 """Of each kernel, where there is a choice: one window would not say how far windows are apart."""
@@ -69,7 +69,7 @@ def _most_at_stake(trials: Sequence[Trial], weights: Mapping[Problem, float]) ->
     """The measured problems whose best has no energy yet."""
 
     def stake(standing: Standing) -> tuple[bool, float]:
-        return (len(standing.tied_kernels) > 1, weights[standing.problem] * time_us(standing.best))
+        return (len(standing.replacements) > 1, weights[standing.problem] * time_us(standing.best))
 
     found = standings(row for row in deciding(trials) if row.problem in weights)
     new = [each for each in found if each.best.source is Source.MEASURED and _asked_for(each)[0].energy_j is None]
@@ -77,8 +77,8 @@ def _most_at_stake(trials: Sequence[Trial], weights: Mapping[Problem, float]) ->
 
 
 def _asked_for(standing: Standing) -> list[Trial]:
-    """The kernels that tie, the fastest first; where none is below the vendor's time, the best of all."""
-    return standing.tied_kernels[:KERNELS_MAX] or [standing.best]
+    """The kernels that a table may choose among, the fastest first; where there are none, the best of all."""
+    return standing.replacements[:KERNELS_MAX] or [standing.best]
 
 
 def _with(row: Trial, energy: Energy, baseline: Energy | None) -> Trial:
