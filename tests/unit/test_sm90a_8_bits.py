@@ -69,7 +69,7 @@ def test_boxes_are_of_bytes_and_factors_are_parameters_of_their_own(text: str, d
     assert ({"scale_a", "scale_b"} <= taken) is bool(operation.scales)
 
 
-@pytest.mark.parametrize("text", ["e4m3.nt.blocks->bf16", "e4m3.nt.rows->f16"])
+@pytest.mark.parametrize("text", [pytest.param("e4m3.nt.blocks->bf16", marks=pytest.mark.slow), "e4m3.nt.rows->f16"])
 def test_taking_sums_over_does_not_spill_over_the_space(text: str) -> None:
     """Of 60 random configs the one that has the fewest registers to spare."""
     of_operation, draw = space().for_operation(operation_of(text)), random.Random(text)

@@ -38,10 +38,17 @@ FAST, SLOW = 8_000, 15_000
 """Of times in ns: made-up kernels take from 10,000 to 14,095, and torch's default 20,000."""
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that keeps what the tests before have compiled."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    (tmp_path / "cache").mkdir()
-    return tmp_path / "cache"
+def cache(built: Path) -> Path:
+    """It, where the library names no algorithm yet."""
+    (built / "algorithms").unlink(missing_ok=True)
+    return built
 
 
 @pytest.fixture(autouse=True)
