@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -166,10 +167,12 @@ def _check_pins(path: Path, table: Table, sha256: str, trust: Trust) -> None:
 
 def _time(moment: datetime | str, what: str) -> datetime:
     """A moment with its time zone; UTC where it names none."""
-    try:
-        at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    except ValueError:
-        raise TableError(f"{what}={shown(moment)} is no time: write it as 2026-11-29T12:00:00+00:00") from None
+    at: object = moment
+    if isinstance(moment, str):
+        with suppress(ValueError):
+            at = datetime.fromisoformat(moment)
+    if not isinstance(at, datetime):
+        raise TableError(f"{what}={shown(str(moment))} is no time: write it as 2026-11-29T12:00:00+00:00")
     return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
 
 

@@ -279,8 +279,13 @@ class LoadedTable(TableEntries):
             return found
         if call.steps:
             return several_finished(self.several(call.products), call.steps)
+        if found is not Fallback.TENSOR_TYPE:
+            self._counts.fell_back(found, call.a, call.b)
+            return self._counts.by_torch(found, several_by_torch, call)
+        # A TypeError where an operand is no tensor: nothing is served then.
+        out = self._counts.by_torch(found, several_by_torch, call)
         self._counts.fell_back(found, call.a, call.b)
-        return self._counts.by_torch(found, several_by_torch, call)
+        return out
 
     def backward_several(self, call: SeveralCall) -> Tensor:
         """The same in a backward pass: no warning speaks of it, and what has no entry is not counted."""

@@ -18,7 +18,7 @@ from torch.nn import functional
 import hktune
 from hktune.core.errors import InputError
 from hktune.core.operation import ACTIVATIONS
-from hktune.runtime import LoadedTable
+from hktune.runtime import FallbackWarning, LoadedTable
 
 FUSED = ("bf16.nt+gelu", "bf16.nt+bias+silu", "bf16.nt+bias+gelu_tanh", "f16.nn+relu")
 
@@ -135,6 +135,21 @@ def test_a_compiled_call_is_one_operator_and_two_where_a_gradient_is_asked(table
     assert "hktune.linear.default" in graphs[1]
     assert "hktune.linear_activated.default" not in graphs[1]
     assert weight.grad is not None
+
+
+def test_a_weight_whose_sizes_only_the_run_tells_is_compiled_too(table: LoadedTable) -> None:
+    x, weight, bias = operands()
+
+    def call(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return hktune.linear(x, weight, bias, activation="silu")
+
+    any_sizes = torch.compile(call, backend="eager", fullgraph=True, dynamic=True)
+    out, count = hits(table, lambda: any_sizes(x, weight, bias))
+    assert count == 1, "the product, whose activation is torch's"
+    close(out, expected("silu", x, weight, bias), steps=3)
+    narrow = weight[: N // 2], bias[: N // 2]
+    with pytest.warns(FallbackWarning, match="no entry"):
+        close(any_sizes(x, *narrow), expected("silu", x, *narrow), steps=3)
 
 
 def test_the_operator_keeps_torchs_rules(table: LoadedTable) -> None:

@@ -248,6 +248,15 @@ def test_it_needs_a_table() -> None:
         hktune.enable()
 
 
+def test_what_is_no_table_is_refused_and_leaves_nothing_behind(make: Make) -> None:
+    make(linear)
+    with pytest.raises(TypeError, match=r"argument 'table' .* must be LoadedTable, not str"):
+        hktune.enable("out")  # type: ignore[arg-type]
+    with hktune.enable() as entered:
+        linear()
+    assert entered.table.stats().hits == 1
+
+
 def test_the_innermost_table_serves_and_contexts_may_end_in_any_order(make: Make, tmp_path: Path) -> None:
     first = make(linear)
     published(tmp_path / "other", trial(Problem(M, N, K)))

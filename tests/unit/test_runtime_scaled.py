@@ -173,6 +173,17 @@ def test_what_torch_refuses_it_refuses_here(table: LoadedTable) -> None:
     assert table.stats().hits == 0
 
 
+@pytest.mark.parametrize("dtype", [E4M3, torch.int8])
+@pytest.mark.parametrize("place", range(4))
+def test_what_is_no_tensor_is_torchs_to_refuse(table: LoadedTable, place: int, dtype: torch.dtype) -> None:
+    given: list[Any] = list(operands())
+    given[:2] = [each.to(dtype) for each in given[:2]]
+    given[place] = None
+    with pytest.raises(TypeError, match="must be Tensor, not NoneType"):
+        hktune.scaled_mm(*given)
+    assert not table.stats().fallbacks
+
+
 def test_an_output_that_no_kernel_writes_is_torchs(table: LoadedTable) -> None:
     given, wide = operands(), torch.zeros(M, 2 * N, dtype=torch.bfloat16)
     with hktune.enable():

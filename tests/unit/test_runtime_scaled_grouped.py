@@ -201,6 +201,14 @@ def test_no_rows_and_no_experts_with_rows(table: LoadedTable) -> None:
     assert table.stats().hits == 3
 
 
+@pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
+def test_of_no_k_all_sums_are_zero(table: LoadedTable) -> None:
+    a, b, scale_a, scale_b, offs = operands()
+    found = hktune.scaled_grouped_mm(a[:, :0], b[:, :0], scale_a, scale_b, offs)
+    assert (found.shape, int(found.count_nonzero())) == ((M, N), 0)
+    assert table.stats().fallbacks == {"empty operand": 1}
+
+
 @needs_grouped
 @pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
 def test_torchs_own_calls_are_served_while_enabled(table: LoadedTable) -> None:
@@ -254,6 +262,8 @@ def test_on_a_gpu_what_has_no_entry_is_torchs(monkeypatch: pytest.MonkeyPatch) -
         assert (out.shape, out.dtype, out.device.type) == ((M, N), torch.bfloat16, "cuda")
         with pytest.raises(RuntimeError, match="Expected scale_a to be 1D tensor, but got 2D tensor"):
             hktune.scaled_grouped_mm(a, b.mT, torch.empty(M, 1, device="cuda"), scale_b, offs)
+        nothing, no_scales = torch.empty(0, K, dtype=FLOAT8, device="cuda"), torch.empty(0, device="cuda")
+        assert hktune.scaled_grouped_mm(nothing, b.mT, no_scales, scale_b, offs).shape == (0, N)
 
 
 @pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")

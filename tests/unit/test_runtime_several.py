@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -248,6 +249,19 @@ def test_what_is_wrong_is_torchs_to_refuse(table: LoadedTable) -> None:
     a, b, offsets = operands()
     with pytest.raises(RuntimeError), pytest.warns(FallbackWarning, match="operand shapes"):
         hktune.grouped_mm(a, b[:, :16], offsets)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "offsets", [[1.0]]])
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_is_no_tensor_is_torchs_to_refuse(table: LoadedTable, place: int, wrong: Any) -> None:
+    given: list[Any] = list(operands())
+    given[place] = wrong
+    with pytest.raises(TypeError) as torchs:
+        torch._grouped_mm(given[0], given[1], offs=given[2])
+    with pytest.raises(TypeError) as ours:
+        hktune.grouped_mm(*given)
+    assert str(ours.value) == str(torchs.value)
+    assert not table.stats().fallbacks
 
 
 def test_a_recording_has_experts_and_tokens(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from hktune.runtime.fusing import inductor_pass, recorded_scaled, scaled_fusion
 M, K = 16, 64
 FLOAT8 = torch.float8_e4m3fn
 TEXTS = [f"e4m3.nt.rows->bf16{steps}" for steps in ("", "+residual", "+silu", "+silu+gated")]
+TEXTS += ["e4m3.nt.rows->f16", "e4m3.nt.rows->f16+silu"]
 TEXTS += [f"e4m3.nt.tensor->bf16{steps}" for steps in ("", "+residual", "+silu+gated")]
 
 
@@ -241,6 +242,12 @@ class Other(nn.Module):
             return x.float() + self.gate(x)
         if self.way == "shape":
             return x[:, :1] + self.gate(x)
+        if self.way == "outer":
+            return functional.silu(self.gate(x).view(-1, 1, K)) * self.up(x).view(1, -1, K)
+        if self.way == "half":
+            rows, scale = quantised(x.reshape(-1, K))
+            out = torch._scaled_mm(rows, self.gate.weight.t(), scale, self.gate.scale, out_dtype=torch.float16)
+            return functional.silu(out.float()).bfloat16()
         if self.way == "factor":
             return torch.add(x, self.gate(x), alpha=2)
         gate, up = self.gate(x), self.up(x)
@@ -257,12 +264,12 @@ class Other(nn.Module):
         return gate + gate, functional.sigmoid(up) * up.abs()
 
 
-OTHERS = {"input": 1, "noise": 1, "act": 1, "up": 1}
+OTHERS = {"input": 1, "noise": 1, "act": 1, "up": 1, "outer": 1}
 """How many products are one with their activation, all the same."""
 
 
 @pytest.mark.parametrize(
-    "way", ["input", "noise", "dtype", "shape", "factor", "gate", "up", "act", "sum", "itself"]
+    "way", ["input", "noise", "dtype", "shape", "outer", "half", "factor", "gate", "up", "act", "sum", "itself"]
 )  # fmt: skip
 @torch.no_grad()
 def test_what_has_another_user_or_does_not_fit_stays_as_it_is(way: str) -> None:

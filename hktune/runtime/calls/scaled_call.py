@@ -87,7 +87,8 @@ class ScaledCall(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(each for each in (*self[:5], self.out_scale, self.residual) if each is not None)
+        others = (*self[2:5], self.out_scale, self.residual)
+        return (self.a, self.b, *(each for each in others if each is not None))
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -242,7 +243,7 @@ def by_torch(call: ScaledCall) -> Tensor:
     a, b, scale_a, scale_b, bias = call[:5]
     sizes = call.sizes if all(isinstance(each, Tensor) for each in call.tensors) else None
     scales = None if sizes is None or scale_a is None or scale_b is None else call.scales(*sizes)
-    if sizes is not None and a.dtype is torch.int8 and scale_a is not None:
+    if sizes is not None and a.dtype is torch.int8 and scale_a is not None and scale_b is not None:
         return _integers_by_torch(call, sizes, scales)
     if scale_a is not None and scales == "blocks":
         scale_a = scale_a.t().contiguous().t()

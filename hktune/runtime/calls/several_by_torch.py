@@ -61,6 +61,8 @@ def _scaled(call: SeveralCall) -> Tensor:
         )
     _check(call)
     out = call.a.new_empty(call.out_shape, dtype=call.c_dtype)
+    if 0 in (call.sizes or ()):  # then nobody waits for a GPU, which may be capturing
+        return out.zero_()
     for own, a, b, scale_a, scale_b in _products(call, out):
         # Sums of integers are exact, as those of kernels are.
         wide = torch.float64 if a.dtype is torch.int8 else torch.float32

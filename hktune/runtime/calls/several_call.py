@@ -28,7 +28,9 @@ def _words(operation: Operation) -> Words:
 
 
 _OPERATIONS: Mapping[Words, Operation] = {_words(each): each for each in SEVERAL_OPERATIONS}
-_FORMATS = {(kind, a, c, scaled) for kind, _, a, c, _, scaled in _OPERATIONS}
+_FORMATS = frozenset(a for _, _, a, _, _, scaled in _OPERATIONS if not scaled)
+"""Of A, B and C where there are no scales."""
+_SCALED = {(kind, a, c) for kind, _, a, c, _, scaled in _OPERATIONS if scaled}
 
 
 class SeveralCall(NamedTuple):
@@ -53,7 +55,7 @@ class SeveralCall(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(each for each in self[:6] if each is not None)
+        return (self.a, self.b, *(each for each in self[2:6] if each is not None))
 
     @property
     def has_scales(self) -> bool:
@@ -75,12 +77,12 @@ class SeveralCall(NamedTuple):
         if residual is not None and residual.shape != self.out_shape:
             return None
         dims = (3, 3) if offsets is None else (2, 2 if self.divides_k else 3)
-        if (a.dim(), b.dim()) != dims or a.shape[-1] != b.shape[-2] or b.shape[-1] % self._columns_of_b:
+        if (a.dim(), b.dim()) != dims or a.shape[-1] != b.shape[-2]:
             return None
         groups = a.shape[0] if offsets is None else offsets.shape[0] if offsets.dim() == 1 else -1
         counted = groups if self.divides_k else b.shape[0]
-        fits = counted == groups <= COUNT_MAX
-        return (a.shape[-2], b.shape[-1] // self._columns_of_b, a.shape[-1], groups) if fits else None
+        n, odd = (b.shape[-1], 0) if not self.steps else divmod(b.shape[-1], self._columns_of_b)
+        return (a.shape[-2], n, a.shape[-1], groups) if counted == groups <= COUNT_MAX and not odd else None
 
     @property
     def _columns_of_b(self) -> int:
@@ -139,8 +141,12 @@ class SeveralCall(NamedTuple):
     @property
     def has_known_formats(self) -> bool:
         """Whether there are kernels for the formats of its operands, and of C."""
-        formats = (self._kind, self.a.dtype, self.c_dtype, self.has_scales)
-        return self.b.dtype is self.a.dtype and formats in _FORMATS
+        a = self.a.dtype
+        if self.b.dtype is not a:
+            return False
+        if self.has_scales:
+            return (self._kind, a, self.c_dtype) in _SCALED
+        return a in _FORMATS and self.out_dtype in (None, a)
 
     @property
     def problem(self) -> Problem | None:
@@ -160,6 +166,11 @@ class SeveralCall(NamedTuple):
         return not self.divides_k and all(
             scale is not None and scale.dtype is torch.float32 and scale.shape == shape for scale, shape in wanted
         )
+
+    @property
+    def has_dense_scales(self) -> bool:
+        """Whether its scales, if it has any, are in the order that kernels take."""
+        return all(each is None or each.is_contiguous() for each in (self.scale_a, self.scale_b))
 
 
 def _contiguous(tensor: Tensor) -> str:
@@ -213,11 +224,10 @@ def refusal(call: SeveralCall, sizes: Sizes, where: torch.device) -> Fallback | 
         return Fallback.DEVICE
     if offsets is not None and not offsets.is_contiguous():
         return Fallback.STRIDES
-    scales = [each for each in (call.scale_a, call.scale_b) if each is not None]
-    if not call.scales_fit(sizes) or not all(each.is_contiguous() for each in scales):
+    if call.has_scales and not (call.scales_fit(sizes) and call.has_dense_scales):
         return Fallback.SCALES
     try:
-        at = [each.data_ptr() for each in (a, b, a if residual is None else residual)]
+        at = [each.data_ptr() for each in ((a, b) if residual is None else (a, b, residual))]
     except RuntimeError:  # a wrapper, such as a transform of torch.func leaves behind
         return Fallback.TENSOR_TYPE
     return Fallback.ALIGNMENT if any(not each or each % ALIGNMENT_BYTES for each in at) else None

@@ -8,6 +8,7 @@ another. In the graph that Inductor gets, `silu(gate) * up` and `product + y` ar
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -169,6 +170,9 @@ def _fused(
     if server is None or not _has_kernel(server, calls, activation, residual, is_gated):
         return False
     call, rows, shape = calls[0], first.node.meta["val"].shape, node.meta["val"].shape
+    columns = sum(b.meta["val"].shape[1] for b in bs) // (2 if is_gated else 1)
+    if node.meta["val"].dtype is not call.out_dtype or math.prod(shape) != rows[0] * columns:
+        return False  # it is cast as well, or its operands are expanded
     with graph.inserting_before(node):
         if residual is not None and residual.meta["val"].dim() != 2:
             residual = called(graph, _aten.reshape.default, (residual, list(rows)))
