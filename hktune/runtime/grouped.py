@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hktune.runtime import grouped_operator, operators
+from hktune.runtime import grouped_operator
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.several_by_torch import by_torch, finished, steps_of
 from hktune.runtime.calls.several_call import SeveralCall
 from hktune.runtime.loaded import LoadedTable
-from hktune.runtime.torch_state import compiling, grad_enabled, has_dispatch_mode, is_plain, is_transformed
+from hktune.runtime.torch_state import compiling, grad_enabled, is_plain, is_transformed
 
 
 def grouped_mm(a: Tensor, b: Tensor, offs: Tensor, *, activation: str | None = None) -> Tensor:
@@ -80,13 +80,15 @@ def scaled_grouped_mm(
     """
     call = SeveralCall(a, b, offs, None, scale_a, scale_b, out_dtype, use_fast_accum=use_fast_accum)
     asks = asks_gradient(a, b, scale_a, scale_b)
-    if compiling() or not is_plain():
-        if not compiling() and has_dispatch_mode() and operators.found_table(operators.CURRENT) is None:
-            return grouped_operator.without_table(call)
-        operands = (a, b, scale_a, scale_b, offs, out_dtype, use_fast_accum)
-        return by_torch(call) if asks else grouped_operator.scaled_grouped_mm(*operands)
-    table = grouped_operator.current_table()
-    return by_torch(call) if asks else table.several(call)
+    if not compiling():
+        if is_plain():
+            table = grouped_operator.current_table()
+            return by_torch(call) if asks else table.several(call)
+        noted = grouped_operator.noted_without_table(call)
+        if noted is not None:
+            return noted
+    operands = (a, b, scale_a, scale_b, offs, out_dtype, use_fast_accum)
+    return by_torch(call) if asks else grouped_operator.scaled_grouped_mm(*operands)
 
 
 def _product(call: SeveralCall) -> Tensor:
@@ -108,8 +110,9 @@ def _finished(call: SeveralCall) -> Tensor:
         return grouped_operator.current_table().several(call)
     if asks or is_transformed():
         return finished(_product(call.products), call.steps)
-    if has_dispatch_mode() and operators.found_table(operators.CURRENT) is None:
-        return grouped_operator.without_table(call)
+    noted = grouped_operator.noted_without_table(call)
+    if noted is not None:
+        return noted
     return grouped_operator.grouped_finished(call.a, call.b, call.offsets, list(call.steps))
 
 

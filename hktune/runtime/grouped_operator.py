@@ -22,7 +22,7 @@ from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.several_by_torch import by_torch
 from hktune.runtime.calls.several_call import SeveralCall
 from hktune.runtime.loaded import LoadedTable
-from hktune.runtime.torch_state import is_transformed_in_trace
+from hktune.runtime.torch_state import has_dispatch_mode, is_transformed_in_trace
 
 _library = operators._library
 _library.define("grouped_finished(Tensor a, Tensor b, Tensor? offs, str[] steps) -> Tensor")
@@ -40,10 +40,13 @@ class NotesSeveral(Protocol):
         """torch's own products, counted."""
 
 
-def without_table(call: SeveralCall) -> Tensor:
-    """What a dispatch mode gets where there is no table: so a model can be recorded before there is one."""
+def noted_without_table(call: SeveralCall) -> Tensor | None:
+    """What a mode that counts gets where there is no table: so a model can be recorded before there is one. None where
+    no such mode is on, or there is a table."""
+    if not has_dispatch_mode() or operators.found_table(operators.CURRENT) is not None:
+        return None
     mode = _get_current_dispatch_mode()
-    return mode.several_without_table(call) if isinstance(mode, NotesSeveral) else by_torch(call)
+    return mode.several_without_table(call) if isinstance(mode, NotesSeveral) else None
 
 
 def current_table() -> LoadedTable:

@@ -219,6 +219,17 @@ def test_modes_and_tracers_see_one_operator(table: LoadedTable) -> None:
     torch.library.opcheck(operator, (a, weights.mT, offsets, ["silu", "gated"]))
 
 
+def test_tensors_without_memory_need_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "_current", None)
+    a, weights, offsets = operands()
+    b = weights.mT
+    with FakeTensorMode() as mode:
+        fake = hktune.gated_grouped_mm(*map(mode.from_tensor, (a, b, offsets)))
+    assert (fake.shape, fake.dtype) == ((M, N), torch.bfloat16)
+    with FlopCounterMode(display=False), pytest.raises(TableError, match="no dispatch table is loaded"):
+        hktune.gated_grouped_mm(a, b, offsets)
+
+
 def test_what_is_wrong_is_said_in_one_line(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
     a, weights, offsets = operands()
     with pytest.raises(InputError, match="activation 'tanh' is not known: known are relu, gelu, gelu_tanh, silu"):

@@ -197,6 +197,21 @@ def test_scales_of_integers_that_are_of_nothing_are_one_line(table: LoadedTable,
     assert not table.stats().fallbacks
 
 
+@pytest.mark.parametrize(
+    ("bias", "dtype", "says"),
+    [
+        (None, torch.int32, r"out_dtype of int8 with scales must be one of bfloat16, float16, float32, got int32"),
+        (None, None, "out_dtype of int8 with scales must be one of .* got None"),
+        (torch.ones(N + 1), torch.bfloat16, rf"bias must be \[{N}\], got \[{N + 1}\]"),
+        (torch.ones(1), torch.bfloat16, rf"bias must be \[{N}\], got \[1\]"),
+    ],
+)
+def test_an_end_of_integers_that_is_none_is_one_line(table: LoadedTable, bias: Any, dtype: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        hktune.scaled_mm(*integers(), *of_kind("rows"), bias, dtype)
+    assert not table.stats().hits
+
+
 def test_a_nan_scale_of_integers_is_of_its_row_alone(table: LoadedTable) -> None:
     scale_a, scale_b = of_kind("rows")
     scale_a[3] = torch.nan

@@ -20,6 +20,8 @@ from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.runtime import FallbackWarning, LoadedTable, operators, recorded_several, recorder
+from hktune.runtime.calls.several_by_torch import by_torch
+from hktune.runtime.calls.several_call import SeveralCall
 from hktune.tables.findings import examine_table
 
 M, N, K, GROUPS = 24, 32, 64, 4
@@ -169,8 +171,9 @@ def test_what_is_wrong_is_said_in_one_line(table: LoadedTable, wrong: str) -> No
 
 def test_what_is_no_tensor_is_torchs_to_refuse(table: LoadedTable) -> None:
     a, b, scale_a, _, offs = operands()
-    with pytest.raises(TypeError), pytest.warns(FallbackWarning):
+    with pytest.raises(TypeError):
         hktune.scaled_grouped_mm(a, b, scale_a, 1.0, offs)  # type: ignore[arg-type]
+    assert table.stats().fallbacks == {}
 
 
 @pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
@@ -251,19 +254,36 @@ def test_a_compiled_model_and_modes_have_the_operator(table: LoadedTable) -> Non
     torch.library.opcheck(operator, (*operands(batched=True), torch.bfloat16, False), test_utils=checks)
 
 
-def test_on_a_gpu_what_has_no_entry_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_grouped
+@pytest.mark.parametrize("device", ["cuda", "meta"])
+def test_elsewhere_what_has_no_entry_is_torchs(device: str) -> None:
     """torch's own kernel for tensors without memory, which checks what its GPU kernels check."""
-    monkeypatch.setattr(operators, "_current", None)
     with FakeTensorMode():
-        a, b = (torch.empty(*shape, dtype=FLOAT8, device="cuda") for shape in ((M, K), (GROUPS, N, K)))
-        scale_a, scale_b = torch.empty(M, device="cuda"), torch.empty(GROUPS, N, device="cuda")
-        offs = torch.empty(GROUPS, dtype=torch.int32, device="cuda")
-        out = hktune.scaled_grouped_mm(a, b.mT, scale_a, scale_b, offs)
-        assert (out.shape, out.dtype, out.device.type) == ((M, N), torch.bfloat16, "cuda")
+        a, b = (torch.empty(*shape, dtype=FLOAT8, device=device) for shape in ((M, K), (GROUPS, N, K)))
+        scale_a, scale_b = torch.empty(M, device=device), torch.empty(GROUPS, N, device=device)
+        offs = torch.empty(GROUPS, dtype=torch.int32, device=device)
+        call = SeveralCall(a, b.mT, offs, None, scale_a, scale_b, torch.bfloat16)
+        out = by_torch(call)
+        assert (out.shape, out.dtype, out.device.type) == ((M, N), torch.bfloat16, device)
         with pytest.raises(RuntimeError, match="Expected scale_a to be 1D tensor, but got 2D tensor"):
-            hktune.scaled_grouped_mm(a, b.mT, torch.empty(M, 1, device="cuda"), scale_b, offs)
-        nothing, no_scales = torch.empty(0, K, dtype=FLOAT8, device="cuda"), torch.empty(0, device="cuda")
-        assert hktune.scaled_grouped_mm(nothing, b.mT, no_scales, scale_b, offs).shape == (0, N)
+            by_torch(call._replace(scale_a=torch.empty(M, 1, device=device)))
+
+
+def test_a_gpu_has_nothing_to_do_for_no_tokens() -> None:
+    with FakeTensorMode():
+        a, b = (torch.empty(*shape, dtype=FLOAT8, device="cuda") for shape in ((0, K), (GROUPS, N, K)))
+        scale_a, scale_b = torch.empty(0, device="cuda"), torch.empty(GROUPS, N, device="cuda")
+        offs = torch.empty(GROUPS, dtype=torch.int32, device="cuda")
+        assert by_torch(SeveralCall(a, b.mT, offs, None, scale_a, scale_b, torch.bfloat16)).shape == (0, N)
+
+
+def test_tensors_without_memory_need_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "_current", None)
+    given = operands()
+    with FakeTensorMode() as mode:
+        fakes = [None if each is None else mode.from_tensor(each) for each in given]
+        out = hktune.scaled_grouped_mm(*fakes)  # type: ignore[arg-type]
+    assert (out.shape, out.dtype) == ((M, N), torch.bfloat16)
 
 
 @pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")

@@ -284,6 +284,24 @@ def test_what_has_another_user_or_does_not_fit_stays_as_it_is(way: str) -> None:
         torch.testing.assert_close(one, other, rtol=2**-6, atol=2**-6)
 
 
+@pytest.mark.parametrize("scale", [None, torch.tensor(4.0)])
+@torch.no_grad()
+def test_what_is_float8_itself_is_left(scale: Tensor | None) -> None:
+    one = made(Float8Linear, K, False, "tensor")
+
+    def call(x: Tensor) -> Tensor:
+        rows, _ = quantised(x.reshape(-1, K))
+        weight: Any = one.weight
+        out = torch._scaled_mm(rows, weight.t(), torch.tensor(0.01), torch.tensor(0.01), None, scale, None, True)
+        return functional.silu(out.bfloat16()) + x.reshape(-1, K)
+
+    counts: list[int] = []
+    with hktune.enable():
+        out = compiled(call, counts)(given())
+    assert counts == [0]
+    torch.testing.assert_close(out, call(given()), rtol=2**-6, atol=2**-6)
+
+
 @pytest.mark.filterwarnings("ignore:torch serves")
 @pytest.mark.parametrize("why", ["not enabled", "no row", "bias", "dynamic"])
 @torch.no_grad()
@@ -393,8 +411,9 @@ RECORDED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("has_table", [True, False])
-@pytest.mark.parametrize("product", [by_operator, by_function, by_hktune])
+@pytest.mark.parametrize(
+    ("product", "has_table"), [(by_operator, True), (by_function, False), (by_hktune, True), (by_hktune, False)]
+)
 @pytest.mark.parametrize(("kind", "given_to", "expected"), RECORDED, ids=lambda each: getattr(each, "__name__", ""))
 @torch.no_grad()
 def test_a_recording_of_graphs_has_what_is_behind(

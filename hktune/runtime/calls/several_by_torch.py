@@ -48,8 +48,7 @@ def _scaled(call: SeveralCall) -> Tensor:
     """torch's, which is for float8 on GPUs, and has something to compute; any other product by product. Raises
     InputError where operands or scales do not fit."""
     are_tensors = all(isinstance(each, Tensor) for each in (call.a, call.b, call.scale_a, call.scale_b))
-    is_torchs = not are_tensors or (call.a.is_cuda and call.a.dtype is not torch.int8 and 0 not in (call.sizes or ()))
-    if is_torchs:  # which says what is wrong, too
+    if not are_tensors or call.a.is_meta or _is_torchs(call):  # which says what is wrong, too
         return torch._scaled_grouped_mm(
             call.a,
             call.b,
@@ -69,6 +68,10 @@ def _scaled(call: SeveralCall) -> Tensor:
         sums = (a.to(wide) @ b.to(wide)).float()
         own.copy_(sums * scale_a[:, None] * scale_b)
     return out
+
+
+def _is_torchs(call: SeveralCall) -> bool:
+    return call.a.is_cuda and call.a.dtype is not torch.int8 and 0 not in (call.sizes or ())
 
 
 def _products(call: SeveralCall, out: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -32,14 +32,12 @@ _TRANSPOSES = (_aten.t.default, _aten.permute.default, _aten.transpose.int)
 _SPLITS = (_aten.split.Tensor, _aten.split_with_sizes.default)
 _OUTPUTS = (torch.bfloat16, torch.float16)
 _SAME_MAX = 64  # nodes that are compared before two are taken for different ones
-Call = ScaledCall
-"""In this file its tensors are nodes."""
 
 
 @dataclass(frozen=True)
 class _Product:
-    """A scaled product, and the views of it that lead to what is behind it: each is all that is made of the one
-    before."""
+    """A scaled product, as a `call` of nodes in the place of tensors, and the `last` of the views of it that lead to
+    what is behind it: each is all that is made of the one before."""
 
     node: Node
     call: Any
@@ -61,9 +59,10 @@ def _call_of(node: Node) -> tuple[Any, int] | None:
     call: ScaledCall | None
     if node.op != "call_function":
         return None
+    out_dtype = arguments[6] if len(arguments) > 6 else named.get("out_dtype")
     if node.target is scaled_operator._operator:
         call, table = ScaledCall(*arguments, **named), operators.CURRENT
-    elif node.target is _aten._scaled_mm.default and (len(arguments) > 6 or "out_dtype" in named):
+    elif node.target is _aten._scaled_mm.default and out_dtype in _OUTPUTS:
         call, table = call_of_operator(*arguments, **named), ENABLED
     elif hasattr(_aten, "_scaled_mm_v2") and node.target is _aten._scaled_mm_v2.default:
         call, table = call_of_recipes(*arguments, **named), ENABLED
