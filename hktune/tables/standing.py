@@ -16,8 +16,8 @@ from hktune.tables.thrift import thrifty
 
 LOSS_MAX = 1.005
 """So many times the time of the best a kernel may take that is used for it. By their intervals alone more would tie
-where rounds were noisy: of 16x7168x8192 on an H200 they are 6 % wide, and a kernel 2.1 % behind the best tied. What such
-a choice saves, energy or a kernel to load, is worth half a percent."""
+where rounds were noisy: of 16x7168x8192 on an H200 they are 6 % wide, and a kernel 2.1 % behind the best tied. What
+such a choice saves, energy or a kernel to load, is worth half a percent."""
 
 
 @dataclass(frozen=True)

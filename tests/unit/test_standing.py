@@ -63,8 +63,8 @@ def test_a_recorded_kernel_within_the_noise_but_2_percent_behind_does_not_replac
 
 
 def test_recorded_rounds_of_another_clock_do_not_reorder_a_shape() -> None:
-    """Of 2048x28672x4096 the vendor's algorithm a26988 was 0.4 % ahead in both rounds that it was in. The later ones were
-    at a lower clock, and its time there is 10 % longer."""
+    """Of 2048x28672x4096 the vendor's algorithm a26988 was 0.4 % ahead in both rounds that it was in. The later ones
+    were at a lower clock, and its time there is 10 % longer."""
     shape = Problem(2048, 28672, 4096)
     [chosen] = [each for each in choose(recorded()) if each.standing.problem == shape]
     best = min(ratios()[2048, 28672, 4096].items(), key=lambda item: item[1])[0]
