@@ -23,7 +23,8 @@ def several_problem(call: SeveralCall | None) -> Problem | str | None:
     if problem is not None:
         return problem
     is_whole = (call.offsets is not None or call.has_scales) and 0 not in (call.sizes or ())
-    return (left_out or _OTHERWISE) if is_whole else None
+    otherwise = f"scaled and {_OTHERWISE}" if call.has_scales else _OTHERWISE
+    return (left_out or otherwise) if is_whole else None
 
 
 _OTHERWISE = "grouped in another way"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from naive_gemm import published, trial
+from scaled_calls import by_operator, by_out
 from torch import Tensor
 from torch.nn import functional
 
@@ -79,16 +80,6 @@ def test_a_product_is_torchs_and_is_the_kernels(
 
 
 Call = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-def by_operator(*given: Any) -> Tensor:
-    return torch._scaled_mm(*given, out_dtype=torch.bfloat16)
-
-
-def by_out(*given: Any) -> Tensor:
-    out = torch.full((M, N), torch.nan, dtype=torch.bfloat16)
-    assert torch._scaled_mm(*given, out_dtype=torch.bfloat16, out=out) is out
-    return out
 
 
 def by_functional(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from naive_gemm import published, trial
+from scaled_calls import by_operator, by_out
 from torch import Tensor
 from torch.nn import functional
 
@@ -60,16 +61,6 @@ def in_blocks(by_columns: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def of_blocks(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor) -> Tensor:
     of_k, of_n = torch.arange(K) // 128, torch.arange(N) // 128
     return (a.double() * scale_a[:, of_k]) @ (b.double() * scale_b[of_k][:, of_n])
-
-
-def by_operator(*given: Any) -> Tensor:
-    return torch._scaled_mm(*given, out_dtype=torch.bfloat16)
-
-
-def by_out(*given: Any) -> Tensor:
-    out = torch.full((M, N), torch.nan, dtype=torch.bfloat16)
-    assert torch._scaled_mm(*given, out_dtype=torch.bfloat16, out=out) is out
-    return out
 
 
 def by_functional(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor) -> Tensor:

@@ -302,7 +302,7 @@ def test_a_recording_has_experts_of_float8_and_tokens(table: LoadedTable, tmp_pa
     weights = {str(shape.problem): shape.weight for shape in shapes}
     assert weights == {"24x32x64 grouped4.e4m3.nt.rows->bf16": 2, "24x32x64 batched4.e4m3.nt.rows->bf16": 1}
     assert [shape.tokens for shape in shapes] == [(), ((0, 2), (4, 2), (5, 2), (15, 2))], "ends are 5, 5, 20, 24"
-    assert seen.others == "grouped in another way: 1", "no template has a batch of float32"
+    assert seen.others == "scaled and grouped in another way: 1", "no template has a batch of float32"
 
 
 @needs_grouped
@@ -320,7 +320,7 @@ def test_on_nvidia_experts_of_float8_are_left_out(table: LoadedTable, monkeypatc
     monkeypatch.setattr(recorded_several, "_is_nvidia", lambda tensor: True)
     with recorder.Recorder() as seen:
         hktune.scaled_grouped_mm(*operands())
-    assert (dict(seen.calls), seen.others) == ({}, "grouped in another way: 1")
+    assert (dict(seen.calls), seen.others) == ({}, "scaled and grouped in another way: 1")
 
 
 def test_the_doctor_finds_no_row_that_no_call_reaches(table: LoadedTable, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from finished_kernels import hits
 from functorch.compile import make_boxed_func
 from naive_gemm import published, trial
-from test_runtime_activations import hits
 from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._inductor.decomposition import select_decomp_table
