@@ -52,11 +52,16 @@ _OBJECT_NAME = re.compile(r"[0-9a-f]{64}\Z")
 @dataclass(frozen=True)
 class Trust:
     """What a table must be, apart from whole. `public_key`: signed by its owner. `sha256`: the very one of this
-    content_sha256. `created_after`: made then or later, so that an older table, however well signed, is refused."""
+    content_sha256. `created_after`: made then or later, so that an older table, however well signed, is refused. Raises
+    TableError for what is no time."""
 
     public_key: PublicKey | None = None
     sha256: str | None = None
     created_after: datetime | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.created_after is not None:
+            _time(self.created_after, "created_after")
 
 
 ANY = Trust()

@@ -189,6 +189,9 @@ def test_load_and_the_commands_take_the_pins(tmp_path: Path, keys: Path, capsys:
     assert main([*verify, "--sha256", "0" * 64]) == 2
     assert main([*verify, "--created-after", "2026-11-23"]) == 2
     assert main(["table", "doctor", str(tmp_path), "--created-after", "2026-11-23"]) == 1
+    assert main(["table", "doctor", str(tmp_path), "--created-after", "yesterday"]) == 2, (
+        "nothing is wrong with the table"
+    )
     load(tmp_path, allow_modelled=True, public_key=keys / "ours.pub", sha256=sha256, created_after="2026-11-22")
     for pin in ({"sha256": "0" * 64}, {"created_after": "2026-11-23"}):
         with pytest.raises(TableError, match=r"pinned=|before"):
