@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from hktune.commands.parser import BAD_INPUT, DONE, FAILED, Parser
 from hktune.core.errors import HktuneError
 from hktune.core.interruption import INTERRUPTED, INTERRUPTED_LINE, Interruption
 from hktune.core.needs import require_packages, require_working_directory
+from hktune.core.remedy import with_remedy
 from hktune.core.version import __version__
 
 
@@ -57,11 +59,22 @@ def _command(words: list[str]) -> int:
     except HktuneError as error:
         print(f"hktune: {error}", file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:  # what reads and writes has its own words; asking what is at a path has none
+        print(f"hktune: {_refused(error)}", file=sys.stderr)
+        return BAD_INPUT
     except MemoryError:
         print("hktune: this machine has not the memory for that: make the problem smaller", file=sys.stderr)
         return BAD_INPUT
     except SystemExit as ended:  # argparse's, after --help and --version
         return int(ended.code or DONE)
+
+
+def _refused(error: OSError) -> HktuneError:
+    """The line for what the system refused before any reader or writer could say so: a folder that this user may not
+    enter, a name that is too long."""
+    path = error.filename
+    what = f"{os.fsdecode(path)}: cannot be reached" if isinstance(path, str | bytes) else "this machine refused"
+    return HktuneError(with_remedy(what, error, "give a path that this user can reach"))
 
 
 def make_parser() -> Parser:

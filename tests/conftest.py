@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hktune.device.hip import HipDevice
 
 
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")  # each core has a process already, and threads of several wait for one another
 os.environ["HKTUNE_RIVALS"] = "none"  # kernels of others take seconds, and are raced by the tests of that alone
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,3 +52,17 @@ def add_nodes(cluster: Cluster, nodes: int, **resources: Any) -> list[Any]:
     added = [cluster.add_node(wait=False, object_store_memory=STORE_BYTES, **resources) for _ in range(nodes)]
     cluster.wait_for_nodes()
     return added
+
+
+def when(happened: Callable[[], bool], then: Callable[[], None]) -> threading.Thread:
+    """Does something once, soon after something else."""
+
+    def wait() -> None:
+        until = time.monotonic() + 120
+        while not happened() and time.monotonic() < until:
+            time.sleep(0.05)
+        then()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread

@@ -269,10 +269,10 @@ budget_seconds = number(BUDGET_S.least, BUDGET_S.most, BUDGET_S.unit)
 def gibibytes(text: str) -> float:
     """What a worker may have."""
     try:
-        return GIBIBYTES.checked(float(text), "memory")
-    except (ValueError, InputError):
+        return GIBIBYTES.checked(float(text if _NUMBER.match(text) else "nan"), "memory")
+    except InputError:
         ends = f"{GIBIBYTES.least:g} to {GIBIBYTES.most:.0f}"
-        raise argparse.ArgumentTypeError(f"must be a number of GiB from {ends}, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be a number of GiB from {ends}, got {shown(text)}") from None
 
 
 def operation(text: str) -> Operation:

@@ -7,7 +7,7 @@ import sys
 
 from hktune.commands.arguments import add_json, add_operation, add_out, path_given
 from hktune.commands.parser import DONE, Command
-from hktune.core.errors import InputError
+from hktune.core.errors import InputError, ShapesError
 from hktune.core.publish import publish
 from hktune.core.remedy import with_remedy
 
@@ -24,7 +24,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Read, print what was taken and what was not, and write it. Raises ShapesError, one line, before that."""
-    from hktune.core.shapes import merged_shapes, shapes_yaml
+    from hktune.core.shapes import PROBLEMS_MAX, merged_shapes, shapes_yaml
     from hktune.exchange import read_shapes
     from hktune.report.console import make_console
     from hktune.report.found_shapes import as_json, counted, print_found
@@ -37,6 +37,8 @@ def _run(options: argparse.Namespace) -> int:
             now = f"reading {path}"
             found[path] = read_shapes(path, options.operation)
     shapes = merged_shapes(shape for each in found.values() for shape in each.shapes)
+    if len(shapes) > PROBLEMS_MAX:
+        raise ShapesError(f"{len(shapes)} problems, at most {PROBLEMS_MAX} are tuned at once: pass fewer files")
     if options.json:
         for line in as_json(shapes, found):
             print(line)

@@ -106,17 +106,40 @@ def merged_shapes(shapes: Iterable[Shape]) -> ShapeList:
 
 
 def shapes_yaml(shapes: Iterable[Shape]) -> str:
-    """`shapes` as the text of a shapes file, one on a line, in the order of n, k, m. A name is written where it says
-    more than the problem."""
-    lines = ["shapes:"]
+    """`shapes` as the text of a shapes file that `load_shapes` takes, an entry on a line, in the order of n, k, m. A
+    name is written where it says more than the problem. Those of one name are one entry where they differ in m alone;
+    a further entry of that name gets a number, since no two are named alike."""
+    entries: dict[tuple[object, ...], list[Shape]] = {}
     for shape in sorted(shapes, key=lambda shape: (shape.problem.n, shape.problem.k, shape.problem)):
-        problem, name = shape.problem, shape.name[:NAME_CHARACTERS_MAX]
-        named = "" if name == str(problem) else f"name: {json.dumps(name, ensure_ascii=False)}, "
-        sizes = f"m: {problem.m}, n: {problem.n}, k: {problem.k}"
-        counts = ", ".join(f"{size}: {count}" for size, count in shape.tokens)
-        tokens = f", tokens: {{{counts}}}" if counts else ""
-        lines.append(f"  - {{{named}{sizes}, operation: {problem.operation}, weight: {shape.weight:.12g}{tokens}}}")
-    return "\n".join(lines) + "\n"
+        problem = shape.problem
+        alone = problem.m if shape.name == str(problem) else 0
+        alike = (shape.name, problem.n, problem.k, problem.operation, shape.weight, shape.tokens, alone)
+        entries.setdefault(alike, []).append(shape)
+    taken: set[str] = set()
+    return "\n".join(["shapes:", *(_entry_text(alike, taken) for alike in entries.values())]) + "\n"
+
+
+def _entry_text(alike: Sequence[Shape], taken: set[str]) -> str:
+    """The entry of shapes that differ in m alone, under a name that is not `taken`, which gets it."""
+    shape, problem = alike[0], alike[0].problem
+    own_name = "" if shape.name == str(problem) else _own_name(shape.name, taken)
+    named = f"name: {json.dumps(own_name, ensure_ascii=False)}, " if own_name else ""
+    m = str(problem.m) if len(alike) == 1 else f"[{', '.join(str(each.problem.m) for each in alike)}]"
+    counts = ", ".join(f"{size}: {count}" for size, count in shape.tokens)
+    tokens = f", tokens: {{{counts}}}" if counts else ""
+    weight = min(shape.weight, WEIGHT_MAX * (1 - 1e-9))  # a sum of entries may be more than one may have
+    sizes = f"m: {m}, n: {problem.n}, k: {problem.k}"
+    return f"  - {{{named}{sizes}, operation: {problem.operation}, weight: {weight:.12g}{tokens}}}"
+
+
+def _own_name(name: str, taken: set[str]) -> str:
+    """`name`, cut to what one may have, with a number where it is `taken`; it is from now on."""
+    own, number = name[:NAME_CHARACTERS_MAX], 1
+    while own in taken:
+        number += 1
+        own = f"{name[: NAME_CHARACTERS_MAX - 6]} {number}"
+    taken.add(own)
+    return own
 
 
 def load_shapes(path: Path) -> ShapeList:
@@ -283,7 +306,9 @@ def _word(value: Json, known: tuple[str, ...], where: str) -> str:
 
 
 def _weight(value: Json, where: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < WEIGHT_MAX:
+    if isinstance(value, int | float) and value >= WEIGHT_MAX:
+        raise ShapesError(f"{where}: weight: must be below {WEIGHT_MAX:g} (calls per step), got {shown(value)}")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
         raise ShapesError(f"{where}: weight: must be a number above 0 (calls per step), got {shown(value)}")
     return float(value)
 

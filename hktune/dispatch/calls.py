@@ -56,7 +56,8 @@ CALLS_SAID = (
     "+bias, +accumulate or neither; or +bias or not, and an activation; or these as nt, "
     "+alpha or not, ->e4m3 or not, and +residual, +beta_residual, +gated, +gated_interleaved or none of these; "
     "or e4m3, e5m2, i8 or an MX format in nt, with scales, and of e4m3 an activation, +residual or +gated or not; "
-    "or batched, and +residual or not; or grouped in nt, nn or tn"
+    "or batched, and +residual or not; or grouped in nt, nn or tn, and as nt or nn with an activation, +gated or both; "
+    "or batched or grouped e4m3 or i8 in nt, with scales of rows"
 )
 """`CALL_OPERATIONS`, as a person reads them."""
 
@@ -101,14 +102,32 @@ MX_OPERATIONS = tuple(
     for has_bias in (False, True)
 )
 """Of the formats that torch has a dtype for."""
-SEVERAL_OPERATIONS = tuple(
-    Operation(dtype.name, layout, kind=kind, epilogue=steps)
-    for dtype in CALL_DTYPES
-    for kind, layouts, all_steps in (("grouped", ("nt", "nn", "tn"), ((),)), ("batched", LAYOUTS, ((), ("residual",))))
-    for layout in layouts
-    for steps in all_steps
+_ACTIVATED_GROUPS = tuple((each,) for each in ACTIVATIONS)
+_GATED_GROUPS = tuple((*activation, "gated") for activation in ((), *_ACTIVATED_GROUPS))
+_STEPS_OF_SEVERAL: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...] = (
+    ("grouped", ("nt", "nn", "tn"), ((),)),
+    ("grouped", ("nt", "nn"), (*_ACTIVATED_GROUPS, *_GATED_GROUPS)),
+    ("grouped", ("nt",), (("silu", "gated_interleaved"),)),
+    ("batched", LAYOUTS, ((), ("residual",))),
 )
-"""Of any count, as `CALL_OPERATIONS` has them."""
+_SCALED_OUTPUTS_OF_SEVERAL = {"grouped": (BF16, F16, F32), "batched": (BF16, F16)}
+SEVERAL_OPERATIONS = (
+    *(
+        Operation(dtype.name, layout, kind=kind, epilogue=steps)
+        for dtype in CALL_DTYPES
+        for kind, layouts, all_steps in _STEPS_OF_SEVERAL
+        for layout in layouts
+        for steps in all_steps
+    ),
+    *(
+        Operation(dtype.name, "nt", c=c.name, scales="rows", kind=kind)
+        for dtype in (E4M3, I8)
+        for kind, outputs in _SCALED_OUTPUTS_OF_SEVERAL.items()
+        for c in outputs
+    ),
+)
+"""Of any count, as `CALL_OPERATIONS` has them: what a template has for some device. A gate or an activation that none
+has is torch's, behind a product that is asked for by itself."""
 CALL_OPERATIONS = (
     *(call_operation(dtype, ending, layout) for layout in LAYOUTS for dtype in CALL_DTYPES for ending in ENDINGS),
     *(call_operation(dtype, ending) for dtype in CALL_DTYPES for ending in LINEAR_ENDINGS),

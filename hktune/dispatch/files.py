@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -51,11 +52,16 @@ _OBJECT_NAME = re.compile(r"[0-9a-f]{64}\Z")
 @dataclass(frozen=True)
 class Trust:
     """What a table must be, apart from whole. `public_key`: signed by its owner. `sha256`: the very one of this
-    content_sha256. `created_after`: made then or later, so that an older table, however well signed, is refused."""
+    content_sha256. `created_after`: made then or later, so that an older table, however well signed, is refused. Raises
+    TableError for what is no time."""
 
     public_key: PublicKey | None = None
     sha256: str | None = None
     created_after: datetime | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.created_after is not None:
+            _time(self.created_after, "created_after")
 
 
 ANY = Trust()
@@ -166,10 +172,12 @@ def _check_pins(path: Path, table: Table, sha256: str, trust: Trust) -> None:
 
 def _time(moment: datetime | str, what: str) -> datetime:
     """A moment with its time zone; UTC where it names none."""
-    try:
-        at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    except ValueError:
-        raise TableError(f"{what}={shown(moment)} is no time: write it as 2026-11-29T12:00:00+00:00") from None
+    at: object = moment
+    if isinstance(moment, str):
+        with suppress(ValueError):
+            at = datetime.fromisoformat(moment)
+    if not isinstance(at, datetime):
+        raise TableError(f"{what}={shown(str(moment))} is no time: write it as 2026-11-29T12:00:00+00:00")
     return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
 
 

@@ -10,7 +10,7 @@ with hktune.enable(): ...           # torch's own products, with no module patch
 from hktune.runtime.counts import Fallback, FallbackWarning, Stats
 from hktune.runtime.current import gated_linear, linear, load, matmul, stats, unload
 from hktune.runtime.enabled import disable, enable
-from hktune.runtime.grouped import grouped_mm
+from hktune.runtime.grouped import gated_grouped_mm, grouped_mm, scaled_grouped_mm
 from hktune.runtime.layers import Linear
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.patching import PatchReport, patch, unpatch
@@ -27,6 +27,7 @@ __all__ = [
     "Stats",
     "disable",
     "enable",
+    "gated_grouped_mm",
     "gated_linear",
     "grouped_mm",
     "linear",
@@ -34,6 +35,7 @@ __all__ = [
     "matmul",
     "patch",
     "record",
+    "scaled_grouped_mm",
     "scaled_mm",
     "stats",
     "unload",

@@ -45,7 +45,7 @@ _NEXT_STEP = {
     Fallback.DTYPE: "cast to {dtypes}, or autocast to it",
     Fallback.DEVICE: "move the operands to the table's device, or load a table for theirs",
     Fallback.STRIDES: "pass rows whose elements are adjacent",
-    Fallback.SCALES: "pass scales of a dtype, a shape and an order that hktune.scaled_mm names",
+    Fallback.SCALES: "pass scales of a dtype, a shape and an order that the function names",
     Fallback.ALIGNMENT: "pass operands that begin on 16 bytes",
     Fallback.TRANSFORM: "call it outside of the transform",
     Fallback.CAPTURE: "call warm() on the loaded table before capturing",

@@ -18,6 +18,7 @@ from torch import Tensor
 from hktune.runtime.calls.call_operations import KERNEL_DTYPES
 from hktune.runtime.calls.forms import ADDED, ADDED_FLOAT32, MATMUL, MATMUL_BIAS, MATMUL_BIAS_FLOAT32, MATMUL_FLOAT32
 from hktune.runtime.calls.several_call import SeveralCall, added_to_products, is_one_product
+from hktune.runtime.grouped_door import GROUPED, SCALED_GROUPED, GroupedDoor
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.scaled_door import INTEGERS, SCALED, ScaledDoor
 
@@ -25,20 +26,19 @@ Keys = torch._C.DispatchKeySet
 Kernel = Callable[..., Tensor]
 _FLOAT32 = torch.float32
 _PRODUCTS = ("mm", "mm.out", "addmm", "addmm.out", "bmm", "bmm.out")
-_GROUPED = "_grouped_mm"  # since torch 2.8
 _SUMS_OF_BATCHES = ("baddbmm", "baddbmm.out")
 _SUMS = ("addmm_", "baddbmm_", *_SUMS_OF_BATCHES)
 _IN_FLOAT32 = tuple(f"{name}.{own}" for name in ("mm", "addmm", "bmm", "baddbmm") for own in ("dtype", "dtype_out"))
 
 
-class Door(ScaledDoor):
+class Door(ScaledDoor, GroupedDoor):
     """The kernels of one device, as torch names it to its dispatcher."""
 
     def __init__(self, key: str, table: LoadedTable) -> None:
         self.table = table
         table.enabled(True)
         self._has_factors = any("alpha" in each or "beta" in each for each in table.endings)
-        self._is_batched, self._adds_to_batches = "batched" in table.kinds, table.adds_to_batches
+        self._is_batched, self._adds_to_batches = "batched" in table.kinds, table.does("batched", "residual")
         kernels = {name: getattr(self, name.replace(".", "_")) for name in _operators(table)}
         # What was there before; it takes the keys of the call first.
         self._before = {name: _kernel_before(f"aten::{name}", key) for name in kernels}
@@ -148,15 +148,6 @@ class Door(ScaledDoor):
                     return out
         return self._bmm(keys, a, b)
 
-    def _grouped_mm(
-        self, keys: Keys, a: Tensor, b: Tensor, offs: Tensor | None = None, *others: Any, **named: Any
-    ) -> Tensor:
-        if offs is not None and not any(each is not None for each in (*others, *named.values())):
-            out = self.table.below_several(SeveralCall(a, b, offs))
-            if out is not None:
-                return out
-        return self._before[_GROUPED](keys, a, b, offs, *others, **named)
-
     def bmm_out(self, keys: Keys, a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
         is_one = a.dtype in KERNEL_DTYPES and _are_single(a, b, out)
         if is_one and self.table.below(MATMUL, a[0], b[0], None, out[0]) is not None:
@@ -255,7 +246,7 @@ class Door(ScaledDoor):
         self, bias: Tensor, a: Tensor, b: Tensor, out: Tensor | None = None, is_float32: bool = False
     ) -> Tensor | None:
         """Of the product and a bias [N], or a matrix of the product's shape; None where torch is to be called."""
-        row = _row(bias, b)
+        row = _row(bias, a, b)
         if row is not None:
             return self.table.below(MATMUL_BIAS_FLOAT32 if is_float32 else MATMUL_BIAS, a, b, row, out)
         if bias.dim() != 2:
@@ -266,9 +257,10 @@ class Door(ScaledDoor):
 def _operators(table: LoadedTable) -> tuple[str, ...]:
     """Those that an entry may serve: to take one over costs 15 us, and a call of it 3."""
     endings = table.endings
-    sums = _SUMS if "+accumulate" in endings else _SUMS_OF_BATCHES if table.adds_to_batches else ()
+    sums = _SUMS if "+accumulate" in endings else _SUMS_OF_BATCHES if table.does("batched", "residual") else ()
     in_float32 = _IN_FLOAT32 if any(each.startswith("->f32") for each in endings) else ()
-    grouped = (_GROUPED,) if "grouped" in table.kinds and hasattr(torch.ops.aten, _GROUPED) else ()
+    grouped = GROUPED if "grouped" in table.kinds else ()
+    grouped = (*grouped, *SCALED_GROUPED) if table.has_several_scaled else grouped
     scaled = (*(SCALED if table.has_scaled else ()), *(INTEGERS if table.has_integers else ()))
     return (*_PRODUCTS, *sums, *in_float32, *grouped, *scaled)
 
@@ -278,12 +270,15 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _row(bias: Tensor, b: Tensor) -> Tensor | None:
-    """The bias [N] that an addmm adds to each row; None where it adds something else. A compiled graph expands it."""
-    if bias.dim() == 1 and b.dim() == 2 and bias.shape[0] == b.shape[1]:
+def _row(bias: Tensor, a: Tensor, b: Tensor) -> Tensor | None:
+    """The bias [N] that an addmm adds to each row; None where it adds something else. A compiled graph expands it to
+    as many rows as there are of `a`; torch refuses another number of them."""
+    if b.dim() != 2 or bias.shape[-1:] != b.shape[1:]:
+        return None
+    if bias.dim() == 1:
         return bias
-    is_row = bias.dim() == 2 and (bias.stride(0) == 0 or len(bias) == 1)
-    return bias[0] if is_row and len(bias) and b.dim() == 2 and bias.shape[1] == b.shape[1] else None
+    is_row = bias.dim() == 2 and (len(bias) == 1 or (bias.stride(0) == 0 and len(bias) == len(a)))
+    return bias[0] if is_row and len(bias) else None
 
 
 def _is_float32(dtype: torch.dtype, a: Tensor) -> bool:
@@ -296,8 +291,8 @@ def _are_single(*batches: Tensor) -> bool:
 
 
 def _kernel_before(name: str, key: str) -> Kernel:
-    """torch's kernel of an operator; one that refuses, where it has none for the device."""
-    if torch._C._dispatch_has_kernel_for_dispatch_key(name, key):
+    """torch's kernel of an operator for a device; one that refuses, where it has none."""
+    if torch._C._dispatch_has_computed_kernel_for_dispatch_key(name, key):  # its own, or one for all devices
         kernel: Kernel = torch.library.get_kernel(name, key).call_boxed
         return kernel
 

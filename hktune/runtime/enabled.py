@@ -44,14 +44,16 @@ def enable(table: LoadedTable | None = None) -> Enabled:
     """Serve torch's own products on the device of `table`, or of the table that is current now, in every thread. Ends
     with `disable()`, or when what this returns is left as a context; another one within takes its place until then.
 
-    Raises TableError when there is no table. Raises InputError where torch is older than 2.9, which cannot say what
-    kernel it has.
+    Raises TableError when there is no table, and TypeError for what is none. Raises InputError where torch is older
+    than 2.9, which cannot say what kernel it has.
     """
     if table is None:
         current = operators.table_numbered(operators.CURRENT)
         if not isinstance(current, LoadedTable):
             raise TableError(f"the current table is a {type(current).__name__}: pass one that hktune.load returned")
         table = current
+    if not isinstance(table, LoadedTable):
+        raise TypeError(f"enable(): argument 'table' (position 1) must be LoadedTable, not {type(table).__name__}")
     if not hasattr(torch.library, "get_kernel"):
         raise InputError(f"torch {torch.__version__} cannot give its kernels back: hktune.enable() needs torch 2.9")
     entered = Enabled(table)

@@ -1,4 +1,4 @@
-"""`hktune.grouped_mm`, and its gradients."""
+"""`hktune.grouped_mm` and its gradients; `hktune.gated_grouped_mm` and `hktune.scaled_grouped_mm`, which have none."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hktune.core.errors import TableError
-from hktune.runtime import operators
+from hktune.runtime import grouped_operator
 from hktune.runtime.calls.gradients import asks_gradient
-from hktune.runtime.calls.several_call import SeveralCall, by_torch
+from hktune.runtime.calls.several_by_torch import by_torch, finished, steps_of
+from hktune.runtime.calls.several_call import SeveralCall
+from hktune.runtime.counts import Fallback
 from hktune.runtime.loaded import LoadedTable
-from hktune.runtime.torch_state import compiling, grad_enabled, is_plain
+from hktune.runtime.torch_state import compiling, grad_enabled, is_plain, is_transformed
 
 
-def grouped_mm(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:
+def grouped_mm(a: Tensor, b: Tensor, offs: Tensor, *, activation: str | None = None) -> Tensor:
     """As torch._grouped_mm, by the current table: the rows of `a` [M, K] are in groups, one after another, and each is
     multiplied by a matrix of its own, of `b` [G, K, N]. `offs`, int32 [G], has the row behind the last of each group.
 
@@ -26,17 +27,99 @@ def grouped_mm(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:
 
     Where `b` is [K, N] groups are of K, and the product is [G, M, N]. That is the gradient of such weights.
 
-    Raises TableError when no table is loaded.
+    `activation` is one of hktune.linear, done by the same kernel where the table has one, in float32 before the one
+    rounding. Else, and where a gradient is asked, it is torch's own of the product.
+
+    Raises TableError when no table is loaded. Raises InputError for an activation that is not known.
     """
-    call = SeveralCall(a, b, offs)
+    if activation is not None:
+        return _finished(SeveralCall(a, b, offs, steps=steps_of(activation)))
+    return _product(SeveralCall(a, b, offs))
+
+
+def gated_grouped_mm(
+    a: Tensor, b: Tensor, offs: Tensor, activation: str | None = "silu", *, interleaved: bool = False
+) -> Tensor:
+    """`activation` of a gate, times what it gates, of a grouped product: a [M, K], b [G, K, 2N] -> [M, N].
+
+    `b` is read as it is stored, as that of `grouped_mm` is: contiguous, or the transposed view of weights [G, 2N, K].
+    Of each matrix the first N columns make the gates, the others what these gate; with `interleaved` the columns of
+    both take turns: gate 0, up 0, gate 1, up 1. With silu this is SwiGLU, with gelu_tanh or gelu GeGLU; None leaves the
+    gate as it is. One kernel does it where the table has one, in float32 before the one rounding. Else, and where a
+    gradient is asked, the product is a call of `grouped_mm`, and the rest torch's own.
+
+    Raises TableError when no table is loaded. Raises InputError for an activation that is not known, and for matrices
+    with an odd number of columns.
+    """
+    gates = "gated_interleaved" if interleaved else "gated"
+    return _finished(SeveralCall(a, b, offs, steps=steps_of(activation, gates)))
+
+
+def scaled_grouped_mm(
+    a: Tensor,
+    b: Tensor,
+    scale_a: Tensor,
+    scale_b: Tensor,
+    offs: Tensor | None = None,
+    *,
+    out_dtype: torch.dtype = torch.bfloat16,
+    use_fast_accum: bool = False,
+) -> Tensor:
+    """As torch._scaled_grouped_mm, by the current table: a grouped product of float8_e4m3fn, or of int8, with a scale
+    of each row of `a` and of each column of each matrix of `b`. It is summed and scaled in float32, and rounded once.
+
+    `a` [M, K] is contiguous, and `b` [G, K, N] the transposed view of contiguous weights [G, N, K]. `scale_a` [M] and
+    `scale_b` [G, N] are contiguous, and float32. `offs` is that of `grouped_mm`, and rows behind the last group hold
+    anything. Without `offs` there is a product for each matrix of `a` [G, M, K], whose `scale_a` is [G, M].
+    `out_dtype` is bfloat16, float16 or float32. Kernels are exact, whether `use_fast_accum` or not.
+
+    What the table does not have is torch's own, which is for float8 on GPUs. For others it is computed product by
+    product, of which a GPU's host waits for `offs`. No gradient is recorded: torch has none either.
+
+    Raises TableError when no table is loaded. Raises InputError, one line, for operands and scales that are none of
+    these, where torch has no such product to refuse them.
+    """
+    call = SeveralCall(a, b, offs, None, scale_a, scale_b, out_dtype, use_fast_accum=use_fast_accum)
+    asks = asks_gradient(a, b, scale_a, scale_b)
+    if not compiling():
+        if is_plain():
+            table = grouped_operator.current_table()
+            return by_torch(call) if asks else table.several(call)
+        noted = grouped_operator.noted_without_table(call)
+        if noted is not None:
+            return noted
+    operands = (a, b, scale_a, scale_b, offs, out_dtype, use_fast_accum)
+    return by_torch(call) if asks else grouped_operator.scaled_grouped_mm(*operands)
+
+
+def _product(call: SeveralCall) -> Tensor:
+    """A grouped product with nothing behind."""
     if compiling() or not is_plain():
         return by_torch(call)  # which `enable` has asked of the table, in a compiled graph too
-    table = operators.table_numbered(operators.CURRENT)
-    if not isinstance(table, LoadedTable):
-        raise TableError(f"the current table is a {type(table).__name__}: load one by hktune.load")
-    if asks_gradient(a, b):
-        return by_torch(call) if call.divides_k else _taped(a, b, offs, table)
+    table = grouped_operator.current_table()
+    if asks_gradient(call.a, call.b):
+        if call.divides_k:
+            return by_torch(call)
+        found = table.several_by_kernel(call)
+        if isinstance(found, Fallback):
+            return table.vendor_several(found, call)  # with torch's gradient, which takes what torch takes
+        return _taped(call.a, call.b, call.offsets, table, [found])
     return table.several(call)
+
+
+def _finished(call: SeveralCall) -> Tensor:
+    """A grouped product with gates or an activation behind."""
+    if compiling():
+        return grouped_operator.traced_finished(call)
+    asks = asks_gradient(call.a, call.b)
+    if is_plain() and not asks:
+        return grouped_operator.current_table().several(call)
+    if asks or is_transformed():
+        return finished(_product(call.products), call.steps)
+    noted = grouped_operator.noted_without_table(call)
+    if noted is not None:
+        return noted
+    return grouped_operator.grouped_finished(call.a, call.b, call.offsets, list(call.steps))
 
 
 class _Context(Protocol):
@@ -50,16 +133,17 @@ class _Context(Protocol):
 
 
 class _Grouped(torch.autograd.Function):
-    """A grouped product of which somebody will ask a gradient."""
+    """A grouped product by a kernel, of which somebody will ask a gradient. It is made already, and is all of `made`:
+    a list, of which autograd asks nothing."""
 
     @staticmethod
-    def forward(ctx: _Context, a: Tensor, b: Tensor, offs: Tensor, table: LoadedTable) -> Tensor:
+    def forward(ctx: _Context, a: Tensor, b: Tensor, offs: Tensor, table: LoadedTable, made: list[Tensor]) -> Tensor:
         ctx.save_for_backward(a, b, offs)
         ctx.table = table
-        return table.several(SeveralCall(a, b, offs))
+        return made.pop()
 
     @staticmethod
-    def backward(ctx: _Context, *grads: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: _Context, *grads: Any) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         (grad,), (a, b, offs) = grads, ctx.saved_tensors
         for_a, for_b, *_ = ctx.needs_input_grad
         of_a = of_b = None
@@ -72,7 +156,7 @@ class _Grouped(torch.autograd.Function):
             call = SeveralCall(left.contiguous().mT, right.contiguous(), offs)
             of_b = by_torch(call) if grad_enabled() else ctx.table.backward_several(call)
             of_b = of_b.mT if left is grad else of_b
-        return of_a, of_b, None, None
+        return of_a, of_b, None, None, None
 
 
 _taped: Callable[..., Tensor] = _Grouped.apply

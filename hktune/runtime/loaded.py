@@ -23,8 +23,9 @@ from hktune.runtime.calls.forms import LINEAR, LINEAR_BIAS, MATMUL, Form, activa
 from hktune.runtime.calls.gradients import asks_gradient, recorded_result
 from hktune.runtime.calls.operands import PLAIN
 from hktune.runtime.calls.scaled_call import ScaledCall, by_torch
+from hktune.runtime.calls.several_by_torch import by_torch as several_by_torch
+from hktune.runtime.calls.several_by_torch import finished as several_finished
 from hktune.runtime.calls.several_call import SeveralCall
-from hktune.runtime.calls.several_call import by_torch as several_by_torch
 from hktune.runtime.counts import Counts, Fallback, Stats
 from hktune.runtime.serving.place import Place
 from hktune.runtime.serving.route import Route
@@ -271,16 +272,26 @@ class LoadedTable(TableEntries):
         return place if isinstance(place, Fallback) else place.scaled.product(call, out)
 
     def several(self, call: SeveralCall) -> Tensor:
-        """torch's batched or grouped product, where nothing watches."""
-        found = self._several(call)
-        if not isinstance(found, Fallback):
-            return found
-        self._counts.fell_back(found, call.a, call.b)
-        return self._counts.by_torch(found, several_by_torch, call)
+        """torch's batched or grouped product, where nothing watches. What is before steps is another call, which a
+        kernel may serve."""
+        found = self.several_by_kernel(call)
+        return self.vendor_several(found, call) if isinstance(found, Fallback) else found
+
+    def vendor_several(self, why: Fallback, call: SeveralCall) -> Tensor:
+        """What torch makes of such a call that no kernel serves, for the reason `why`."""
+        if call.steps:
+            return several_finished(self.several(call.products), call.steps)
+        if why is not Fallback.TENSOR_TYPE:
+            self._counts.fell_back(why, call.a, call.b)
+            return self._counts.by_torch(why, several_by_torch, call)
+        # A TypeError where an operand is no tensor: nothing is served then.
+        out = self._counts.by_torch(why, several_by_torch, call)
+        self._counts.fell_back(why, call.a, call.b)
+        return out
 
     def backward_several(self, call: SeveralCall) -> Tensor:
         """The same in a backward pass: no warning speaks of it, and what has no entry is not counted."""
-        found = self._several(call)
+        found = self.several_by_kernel(call)
         if not isinstance(found, Fallback):
             return found
         if found is Fallback.NO_ENTRY:
@@ -290,9 +301,21 @@ class LoadedTable(TableEntries):
 
     def below_several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | None:
         """The same as `below` has a product."""
-        return self._counted_below(self._several(call, out))
+        return self._counted_below(self.several_by_kernel(call, out))
 
-    def _several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | Fallback:
+    def below_grouped(
+        self, call: SeveralCall, before: Callable[..., Tensor], *operands: object, **named: object
+    ) -> Tensor:
+        """The same of groups, or what torch's own `before` makes of these operands: it may end in a product of each
+        group, which are all one call."""
+        found = self.several_by_kernel(call)
+        self._counted_below(found)
+        return (
+            self._counts.by_torch(found, partial(before, *operands, **named)) if isinstance(found, Fallback) else found
+        )
+
+    def several_by_kernel(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | Fallback:
+        """The product below autograd, into `out` if there is one; or why torch is to be called."""
         place = self._place_of(call.a, call.tensors)
         return place if isinstance(place, Fallback) else place.several.product(call, out)
 

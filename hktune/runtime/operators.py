@@ -131,7 +131,17 @@ def _has_rows(number: int, dtype: torch.dtype, ending: str, n: int, k: int) -> b
 
 # To a tracer they are constants.
 entries_number: Callable[[int], int] = torch.compiler.assume_constant_result(_entries_number)  # type: ignore[no-untyped-call]
-has_rows: Callable[..., bool] = torch.compiler.assume_constant_result(_has_rows)  # type: ignore[no-untyped-call]
+_has_known_rows: Callable[..., bool] = torch.compiler.assume_constant_result(_has_rows)  # type: ignore[no-untyped-call]
+
+
+def has_rows(number: int, dtype: torch.dtype, ending: str, n: int, k: int) -> bool:
+    """`_has_rows`, as a tracer asks it; False where it knows a size only when the graph runs."""
+    from torch.fx.experimental import symbolic_shapes
+
+    is_known = getattr(symbolic_shapes, "has_static_value", None)  # torch 2.7
+    if is_known is not None and not (is_known(n) and is_known(k)):
+        return False
+    return _has_known_rows(number, dtype, ending, int(n), int(k))
 
 
 _library: Any = torch.library.Library("hktune", "DEF")  # type: ignore[no-untyped-call]

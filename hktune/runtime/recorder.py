@@ -39,11 +39,14 @@ from hktune.runtime.calls.forms import (
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.operands import layout_of
 from hktune.runtime.calls.scaled_call import ScaledCall, by_torch, call_of_integers, call_of_operator, call_of_recipes
+from hktune.runtime.calls.several_by_torch import by_torch as several_by_torch
 from hktune.runtime.calls.several_call import SeveralCall, added_to_products, is_one_product
+from hktune.runtime.calls.several_operators import CALLS_OF_OPERATORS
 from hktune.runtime.fusing.recorded_fusion import GraphLinears
 from hktune.runtime.fusing.recorded_scaled import GraphScaled
 from hktune.runtime.left_out import named_dtype, why_left_out, why_not_seen
 from hktune.runtime.loaded import LoadedTable
+from hktune.runtime.recorded_several import several_problem
 from hktune.runtime.token_counts import TokenCounts
 from hktune.runtime.torch_state import as_autocast
 
@@ -162,18 +165,15 @@ class Recorder:
         elif call is None or 0 not in (call.sizes or ()):
             self.left_out[why or "scaled in another way"] += 1
 
-    def note_several(self, call: SeveralCall) -> None:
-        """Count a batched or a grouped product."""
-        why = next(filter(None, map(why_left_out, (call.a, call.b))), None)
-        problem = None if why else call.problem
-        if problem is not None and problem.operation.has_residual and not may_be_added(problem, call.a):
-            self.left_out[f"added to products in {problem.operation.layout}"] += 1
-        elif problem is not None:
-            self.calls[problem] += 1
+    def note_several(self, call: SeveralCall | None) -> None:
+        """Count a batched or a grouped product; None is one that kernels do not know."""
+        found = several_problem(call)
+        if isinstance(found, str):
+            self.left_out[found] += 1
+        elif found is not None and call is not None:
+            self.calls[found] += 1
             if call.offsets is not None:
-                self._tokens.add(problem, call.offsets)
-        elif call.offsets is not None and 0 not in (call.sizes or ()):
-            self.left_out[why or "grouped in another way"] += 1
+                self._tokens.add(found, call.offsets)
 
     @property
     def shapes(self) -> ShapeList:
@@ -195,12 +195,6 @@ class Recorder:
     def yaml(self) -> str:
         """The calls as shapes.yaml. Raises ShapesError when there are none."""
         return shapes_yaml(self.shapes)
-
-
-def may_be_added(problem: Problem, tensor: Tensor) -> bool:
-    """Whether a template for the device of `tensor` adds a residual to such products of a batch: all but NVIDIA's want
-    A as it is read. A shapes file with what a template cannot do is refused as a whole."""
-    return problem.operation.layout[0] == "n" or (tensor.is_cuda and torch.version.hip is None)
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -228,14 +222,23 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def without_table(self, call: ScaledCall) -> Tensor:
         """See NotesScaled."""
-        was_quiet, self.is_quiet = self.is_quiet, True
-        try:
-            out = by_torch(call)
-        finally:
-            self.is_quiet = was_quiet
+        out = self._quietly(by_torch, call)
         if not self.is_quiet:
             self._called(call, out)
         return out
+
+    def several_without_table(self, call: SeveralCall) -> Tensor:
+        """See NotesSeveral."""
+        if not self.is_quiet:
+            self._recorder.note_several(call)
+        return self._quietly(several_by_torch, call)
+
+    def _quietly(self, product: Callable[..., Tensor], call: object) -> Tensor:
+        was_quiet, self.is_quiet = self.is_quiet, True
+        try:
+            return product(call)
+        finally:
+            self.is_quiet = was_quiet
 
     def _called(self, call: ScaledCall | None, out: object) -> None:
         scaled = self._recorder.scaled
@@ -255,9 +258,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note_scaled(packet, args, kwargs, out)
         elif packet.__name__ == "_int_mm":
             self._recorder.note_scaled(call_of_integers(*args))
-        elif packet.__name__ == "_grouped_mm":
-            offsets = args[2] if len(args) > 2 else kwargs.get("offs")
-            self._recorder.note_several(SeveralCall(args[0], args[1], offsets))
+        elif packet._qualified_op_name in CALLS_OF_OPERATORS:
+            self._recorder.note_several(CALLS_OF_OPERATORS[packet._qualified_op_name](*args, **kwargs))
         elif packet is _aten.bmm and not _are_single(*args[:2]) and kwargs.keys() <= {"out"} and len(args) == 2:
             if is_one_product(args[0], args[1]):
                 self._note_product(args[0], args[1][0])

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -107,7 +108,8 @@ class SearchSpace:
         self.foremost = tuple(map(self._foremost_rule, description.foremost))
         self._foremost_groups: dict[tuple[tuple[str, ...], tuple[Config, ...]], Sequence[Group]] = {}
         fixed = description.fixed_choice
-        self.fixed_choice = fixed_choice(fixed, legal) if fixed else None
+        chosen = partial(self._legal_seed, what="fixed choice") if usual else self.config
+        self.fixed_choice = fixed_choice(fixed, chosen) if fixed else None
 
     def for_operation(self, operation: Operation) -> SearchSpace:
         """This space with its template for `operation`. Raises InputError for one that the template cannot do."""
@@ -328,10 +330,10 @@ class SearchSpace:
         if idle:
             raise SpaceError(f"parameter {min(idle)!r} changes nothing in template {self.template.name}: drop it")
 
-    def _legal_seed(self, seed: Mapping[str, Value]) -> Config:
+    def _legal_seed(self, seed: Mapping[str, Value], what: str = "seed") -> Config:
         config = self.config(seed)
         for violation in self.violations(config):
-            raise SpaceError(f"seed {dict(seed) or 'of defaults alone'} breaks {violation}: change it")
+            raise SpaceError(f"{what} {dict(seed) or 'of defaults alone'} breaks {violation}: change it")
         return config
 
 

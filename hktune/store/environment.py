@@ -72,7 +72,8 @@ def capture_environment(
     versions |= {package: version for package, version in installed.items() if version}
     driver = driver_version(identity.kind)
     versions |= {"driver": driver} if driver else {}
-    return Environment(identity, compiler, judge, tuple(command), seed, started_at, _commit(), versions)
+    words = tuple(word.encode("utf-8", "backslashreplace").decode() for word in command)  # paths may be any bytes
+    return Environment(identity, compiler, judge, words, seed, started_at, _commit(), versions)
 
 
 def write_environment(environment: Environment, directory: Path) -> None:

@@ -119,7 +119,8 @@ class _Written:
 
 
 def _check_row(trial: Trial) -> None:
-    """A row has a number, a problem a size, a time never loses its word, and an ok trial has both and may run again."""
+    """A row has a number, a problem a size, a time its word and its place in its interval, and an ok trial has both and
+    may run again."""
     time_us = trial.time_us
     if not 0 <= trial.trial <= TRIAL_MAX:
         raise CellError("trial", f"{trial.trial} numbers no row: rows count from 0 to {TRIAL_MAX}")
@@ -131,8 +132,13 @@ def _check_row(trial: Trial) -> None:
         raise CellError("left_early", "a trial without a time_us was not left early")
     if trial.status is Status.OK and trial.quarantined:
         raise CellError("quarantined", "a trial with status ok is not quarantined")
-    if time_us is not None and trial.source is None:
+    if time_us is None:
+        return
+    if trial.source is None:
         raise CellError("time_us", f"time_us={time_us} needs a source, measured or modelled")
+    low_us, high_us = trial.time_us_low, trial.time_us_high
+    if (low_us is not None and low_us > time_us) or (high_us is not None and high_us < time_us):
+        raise CellError("time_us", f"time_us={time_us} is not within its interval, {low_us} to {high_us}")
 
 
 @functools.lru_cache(maxsize=_REMEMBERED_MAX)

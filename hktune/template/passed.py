@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from hktune.core.argument_rules import check_argument, check_places
 from hktune.core.config import Value
@@ -94,10 +95,15 @@ def check_only(only: Mapping[str, str], code_of: Mapping[Operation, Operation]) 
 def _has(operation: Operation, word: str) -> bool:
     """Whether `word` is an operand, a stride, an increment or a step of `operation`, or groups, which several products
     have."""
+    return word in _words(operation)
+
+
+@lru_cache(maxsize=4096)  # a template has hundreds of operations, and asks for each argument of every one
+def _words(operation: Operation) -> frozenset[str]:
     operands = operands_of(operation)
-    strides = {name for each in operands.values() for name in each.strides}
-    counted = word == "groups" and operation.kind in COUNTED
-    return counted or word in {*operation.epilogue, *operands, *strides}
+    strides = (name for each in operands.values() for name in each.strides)
+    counted = ("groups",) if operation.kind in COUNTED else ()
+    return frozenset((*operation.epilogue, *operands, *strides, *counted))
 
 
 def _integer(expression: Expression, evaluate: Evaluate) -> int:

@@ -37,6 +37,7 @@ from hktune.template.template_schema import TemplateDescription, Text
 TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
 
 NAMED_AT_MOST = 6  # operations of a template in an error: a template may do a hundred
+WORK_ITEMS_MAX = 2**32 - 1  # along an axis: a dispatch packet of HSA has 32 bits for them
 PROBLEM_NAMES = frozenset({"m", "n", "k", "groups"})
 _FILLED = re.compile(r"(-?[0-9]+|[A-Za-z_][A-Za-z0-9_]{0,63})\Z")
 
@@ -171,10 +172,13 @@ class Template:
         asked = self._launch
         grid_x, grid_y, grid_z = self._positive(asked.grid, scope)
         block_x, block_y, block_z = self._positive(asked.block, scope)
-        dynamic_lds_bytes, workspace_bytes = (
-            int(self._value(expression, scope)) for expression in (asked.dynamic_lds_bytes, asked.workspace_bytes)
-        )
+        dynamic_lds_bytes = self._bytes(asked.dynamic_lds_bytes, scope)
+        workspace_bytes = self._bytes(asked.workspace_bytes, scope)
         grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
+        for axis, count, size in zip("xyz", grid, block, strict=True):
+            if count * size > WORK_ITEMS_MAX:
+                rule = f"launch grid {axis} is {count} workgroups of {size}"
+                raise TemplateError(f"{self.name}: {rule}: at most {WORK_ITEMS_MAX} work-items are along an axis")
         operation, adds_to_c = problem.operation, bool(self._value(asked.adds_to_c, scope))
         arguments = arguments_of(self._arguments_at(scope, operation), operation)
         sizes = (grid, block, dynamic_lds_bytes)
@@ -290,6 +294,12 @@ class Template:
             if not isinstance(value, int) or value < 1:
                 raise TemplateError(f"{self.name}: {expression.where} is {value!r}: it must be a positive integer")
         return tuple(int(value) for value in values)
+
+    def _bytes(self, expression: Expression, scope: Scope) -> int:
+        value = self._value(expression, scope)
+        if not isinstance(value, int) or value < 0:
+            raise TemplateError(f"{self.name}: {expression.where} is {value!r}: it must be an integer from 0 on")
+        return int(value)
 
     def _check_fields(self) -> None:
         placed = placed_fields(self.source)

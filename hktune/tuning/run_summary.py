@@ -64,8 +64,9 @@ class RunSummary:
         """The fastest proved trial of each shape that has one, of those that decide (`confirmation.deciding`), beside
         the vendor in its rounds. Of equal ones it is the last: an energy is measured after the time."""
         timed = by_problem(trial for trial in deciding(self.trials) if trial.has_time)
-        known = [problem for problem in self.names if problem in timed]
-        return {problem: min(reversed(timed[problem]), key=timed_slowness) for problem in known}
+        return {
+            problem: min(reversed(timed[problem]), key=timed_slowness) for problem in self.names if problem in timed
+        }
 
     @cached_property
     def ties(self) -> dict[Problem, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import signal
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from rich.console import Console
+import quiet_run
 
 from hktune.core.candidate import Candidate
 from hktune.core.outcome import Source, Stage, Status, Timing
@@ -23,11 +22,9 @@ from hktune.core.trial import Trial
 from hktune.device.cuda import CudaDevice
 from hktune.device.opening import count_devices, open_device
 from hktune.dispatch import read_table
-from hktune.report.run_progress import RunProgress
 from hktune.space import load_space
 from hktune.tuning.benches import gpu_bench
 from hktune.tuning.benches.gpu_bench import GpuBench
-from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
 from hktune.workers.gpu_service import GpuService
@@ -83,9 +80,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path: Path, cache: Path) -> RunSummary:
     shapes = tmp_path / "shapes.yaml"
     shapes.write_text(SHAPES)
-    options = RunOptions(shapes, device="cuda", strategy="random", trials=TRIALS, out=tmp_path / "out", gpus=2)
-    with RunProgress(Console(file=io.StringIO())) as progress:
-        return tune(options, Settings(cache), ["hktune", "tune"], progress)
+    out = tmp_path / "out"
+    options = RunOptions(shapes, device="cuda", strategy="random", trials=TRIALS, out=out, gpus=2)
+    return quiet_run.run(options, cache)
 
 
 def screened(summary: RunSummary) -> list[Trial]:

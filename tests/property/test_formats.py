@@ -121,7 +121,7 @@ ALGORITHMS = st.builds(
 
 @st.composite
 def trials(draw: st.DrawFn) -> Trial:
-    """Any trial that obeys the rules: an ok one has a source and a time, and a time has a source."""
+    """Any trial that obeys the rules: an ok one has a source and a time, a time has a source and is in its interval."""
     config = draw(CONFIGS)
     fixed = ("config_id", "config", "status", "stage", "quarantined", "left_early", "source", "operation", "library")
     fields = {name: draw(_field(name)) for name in FIELDS if name not in fixed}
@@ -141,9 +141,17 @@ def trials(draw: st.DrawFn) -> Trial:
         operation=operation_of(draw(st.sampled_from(["bf16.nt", "bf16.nt+bias", "f16.nn->f32"]))),
     )
     if row.status is Status.OK:
-        return replace(row, source=row.source or Source.MODELLED, time_us=row.time_us or 1.0, quarantined=False)
+        row = replace(row, source=row.source or Source.MODELLED, time_us=row.time_us or 1.0, quarantined=False)
     row = row if row.source else replace(row, time_us=None)
-    return row if row.time_us is not None else replace(row, left_early=False)
+    return within_its_interval(row) if row.time_us is not None else replace(row, left_early=False)
+
+
+def within_its_interval(row: Trial) -> Trial:
+    """`row`, whose time is moved into its interval from outside."""
+    ordered = sorted(each for each in (row.time_us, row.time_us_low, row.time_us_high) if each is not None)
+    low_us = None if row.time_us_low is None else ordered[0]
+    high_us = None if row.time_us_high is None else ordered[-1]
+    return replace(row, time_us=ordered[low_us is not None], time_us_low=low_us, time_us_high=high_us)
 
 
 def encode(trial: Trial) -> bytes:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from naive_gemm import published, trial
 
 from hktune.core.problem import Problem
+from hktune.runtime import callers_line
 
-CALL = "from hktune.runtime.callers_line import warn_caller; warn_caller('seen')"
+CALL = "import alone; from hktune.runtime.callers_line import warn_caller; warn_caller('seen')"
+# The package of callers_line would import torch first, which takes seconds and has no part in this.
+ALONE = f"""
+import sys, types
+sys.modules["hktune.runtime"] = types.ModuleType("hktune.runtime")
+sys.modules["hktune.runtime"].__path__ = [{str(Path(callers_line.__file__).parent)!r}]
+"""
 # What a notebook's cell is to Python: code that is compiled under a name of its own and run in __main__.
 CELL = f"exec(compile({CALL!r}, '/tmp/ipykernel_1/2.py', 'exec'), globals())"
 LOADER = """
@@ -24,6 +31,16 @@ names = {"__name__": "frozen_program", "__loader__": Loader, "__spec__": None}
 """
 FROZEN = f"{LOADER}exec(compile({CALL!r}, '<frozen frozen_program>', 'exec'), names)"
 LOST = f"exec(compile({CALL!r}, '<string>', 'exec'), {{'__name__': 5, '__loader__': 5, '__spec__': 5}})"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs can import it."""
+    folder = tmp_path_factory.mktemp("alone")
+    (folder / "alone.py").write_text(ALONE)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(folder))
+        yield
 
 
 def ran(words: Sequence[str], script: str = "") -> str:

@@ -55,6 +55,39 @@ def test_bad_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: st
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("summary", "PATH"),
+        ("merge", "PATH", "-o", "merged"),
+        ("simulate", "PATH"),
+        ("table", "build", "PATH", "-o", "table"),
+        ("table", "doctor", str(SHIPPED), "--device", "PATH"),
+        ("explain", "--space", "PATH"),
+        ("build", "--space", "gfx950_gemm_bf16", "-o", "PATH"),
+    ],
+)
+def test_a_path_that_the_system_does_not_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    """As a folder that this user may not enter, which root enters. A name has at most 255 bytes on Linux."""
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, *(word.replace("PATH", "x" * 300) for word in words))
+    assert f"{'x' * 300}" in said
+    assert "(File name too long): " in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_the_system_does_not_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HKTUNE_CACHE", str(tmp_path / ("x" * 300)))
+    shapes = tmp_path / "shapes.yaml"
+    shapes.write_text(GOOD_SHAPES)
+    said = refused(capsys, *tune(shapes, tmp_path / "out", "--device", "emulated"))
+    assert "(File name too long): give a path that this user can reach" in said
+
+
 def test_missing_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.yaml" in refused(capsys, *tune(tmp_path / "nowhere.yaml", tmp_path / "out"))
 

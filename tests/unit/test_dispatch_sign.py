@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -168,7 +169,8 @@ def test_an_older_table_of_the_same_author_is_refused_where_a_newer_one_is_pinne
             read_table(old, trust)
     with pytest.raises(TableError, match="before 2026-11-29T18:00:01"):
         read_table(new, Trust(created_after="2026-11-29T18:00:01"))
-    for nonsense in ("soon", "2026-13-01", "\x1b[2J", ""):
+    nonsense: Any
+    for nonsense in ("soon", "2026-13-01", "\x1b[2J", "", 3, 2.5, date(2026, 11, 29)):
         with pytest.raises(TableError, match="is no time: write it as 2026-11-29T12:00:00"):
             read_table(new, Trust(created_after=nonsense))
     write_table(msgspec.structs.replace(table_of(trial(SMALL)), created_at="long ago"), {SHA256: OBJECT}, new)
@@ -187,6 +189,9 @@ def test_load_and_the_commands_take_the_pins(tmp_path: Path, keys: Path, capsys:
     assert main([*verify, "--sha256", "0" * 64]) == 2
     assert main([*verify, "--created-after", "2026-11-23"]) == 2
     assert main(["table", "doctor", str(tmp_path), "--created-after", "2026-11-23"]) == 1
+    assert main(["table", "doctor", str(tmp_path), "--created-after", "yesterday"]) == 2, (
+        "nothing is wrong with the table"
+    )
     load(tmp_path, allow_modelled=True, public_key=keys / "ours.pub", sha256=sha256, created_after="2026-11-22")
     for pin in ({"sha256": "0" * 64}, {"created_after": "2026-11-23"}):
         with pytest.raises(TableError, match=r"pinned=|before"):

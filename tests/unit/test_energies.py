@@ -14,6 +14,7 @@ import pytest
 from fakes import FormulaStopwatch, InstantExecutor
 from made_up_gpus import find_gpus
 from naive_gemm import MI355X, published, table_of, trial
+from quiet_run import run
 from rich.console import Console
 from simulated_gpu import SimulatedGpu, SimulatedKernel, SimulatedVendor, multiply, multiply_less, torch_without_cuda
 
@@ -22,14 +23,12 @@ from hktune.core.config import Config
 from hktune.core.launch import Argument, Launch
 from hktune.core.outcome import Source, Stage
 from hktune.core.problem import Problem
-from hktune.core.settings import Settings
 from hktune.core.trial import Trial
 from hktune.dispatch import content_sha256, read_table
 from hktune.measure import measured as measured_module
 from hktune.measure.energy import Energies, Energy, EnergyMeter
 from hktune.measure.measured import MeasuredStopwatch
 from hktune.measure.stopwatch import Attempt
-from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
 from hktune.store import TrialStore, merge, read_trials
 from hktune.store.added_columns import FORMAT_4
@@ -39,9 +38,7 @@ from hktune.tables.thrift import thrifty
 from hktune.template import Templates
 from hktune.tuning.benches.emulated_bench import OpenEmulatedBench
 from hktune.tuning.confirming.energies import BUDGET_LEAST_S, measure_energies, usual_budget_s
-from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
-from hktune.tuning.run_summary import RunSummary
 
 P, Q, R = Problem(64, 64, 128), Problem(128, 64, 128), Problem(256, 64, 128)
 
@@ -309,13 +306,9 @@ class TestRun:
         out = tmp_path / "out"
         return RunOptions(shapes, device="cuda", strategy="random", out=out, workers=1, vendor_only=True)
 
-    def run(self, options: RunOptions, cache: Path) -> RunSummary:
-        with RunProgress(Console(file=io.StringIO())) as progress:
-            return tune(options, Settings(cache), ["hktune", "tune"], progress)
-
     def test_rows_table_and_summary_have_it(self, options: RunOptions, tmp_path: Path) -> None:
         (tmp_path / "cache" / "energy").write_text("")
-        summary = self.run(options, tmp_path / "cache")
+        summary = run(options, tmp_path / "cache")
         rows = [row for row in read_trials(tmp_path / "out" / "trials.csv") if row.energy_j is not None]
         assert [(row.m, row.energy_j, row.baseline_energy_j) for row in rows] == [(16, 0.1, 0.2), (64, 0.1, 0.2)]
         entries = read_table(tmp_path / "out").entries
@@ -326,8 +319,8 @@ class TestRun:
         assert main(("summary", str(tmp_path / "out"))) == 0
 
     def test_no_budget_and_no_counter_leave_cells_empty(self, options: RunOptions, tmp_path: Path) -> None:
-        self.run(options, tmp_path / "cache")
+        run(options, tmp_path / "cache")
         assert all(row.energy_j is None for row in read_trials(tmp_path / "out" / "trials.csv"))
         (tmp_path / "cache" / "energy").write_text("")
-        self.run(replace(options, energy_budget_s=0.0), tmp_path / "cache")
+        run(replace(options, energy_budget_s=0.0), tmp_path / "cache")
         assert all(row.energy_j is None for row in read_trials(tmp_path / "out" / "trials.csv"))

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import pickle
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from hktune.core.arch import GFX950
 from hktune.core.errors import SpaceError
 from hktune.core.expression import Derived, Expression, Message
+from hktune.core.operation import OperationFacts
 
 SCOPE = {"block_m": 256, "stages": 3, "order": "rows", "eager": True, "arch": GFX950}
 
@@ -117,6 +121,12 @@ def test_value_refuses(text: str, rule: str) -> None:
 def test_unknown_names_are_found_before_any_value() -> None:
     with pytest.raises(SpaceError, match="unknown name 'blok_m': known are block_m, stages"):
         Expression("blok_m * arch.lds_bytes").check_names({"block_m", "stages"})
+
+
+def test_the_page_of_spaces_names_every_field_of_an_operation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "spaces.md").read_text()
+    said = page[page.index("The fields of `operation` are") : page.index("## template.yaml")]
+    assert {field.name for field in fields(OperationFacts)} <= set(re.findall(r"`([a-z_]+)`", said))
 
 
 def test_survives_pickling() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 from gemm_bf16_variants import compiled, space
@@ -37,6 +38,22 @@ DEEPEST = [
 ]
 
 
+WAITS = (
+    *("schedule", "stages", "refill", "vmcnt_tiles", "vmcnt_waits"),
+    *("lgkmcnt_clusters", "read_across", "slices", "spread"),
+)
+"""What a pipeline's waits follow from."""
+
+
+def by_waits() -> list[Any]:
+    """The space's seeds: of those that wait alike only the one of the smallest block in every run of the tests."""
+    first: dict[tuple[object, ...], Config] = {}
+    for seed in sorted(space().seeds, key=lambda seed: (int(seed["block_m"]) * int(seed["block_n"]), seed["split_k"])):
+        first.setdefault(tuple(seed[name] for name in WAITS), seed)
+    quick = set(first.values())
+    return [pytest.param(seed, id=seed.id, marks=() if seed in quick else pytest.mark.slow) for seed in space().seeds]
+
+
 def watched(variant: Variant, config: Config, problem: Problem) -> Proof | Failure:
     code = compiled(variant)
     device = EmulatedDevice(find_hazards=True, strict_hazards=True)
@@ -57,7 +74,7 @@ def without_guards(variant: Variant) -> Variant:
     return dataclasses.replace(variant, source="".join(kept))
 
 
-@pytest.mark.parametrize("config", [*space().seeds, *SAMPLED], ids=lambda config: config.id)
+@pytest.mark.parametrize("config", [*by_waits(), *SAMPLED], ids=lambda config: getattr(config, "id", None))
 def test_no_legal_config_is_flagged(config: Config) -> None:
     outcome = watched(space().template.render(config), config, space().template.proof_problems(config)[0].problem)
     assert isinstance(outcome, Proof), outcome

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from finished_kernels import built, hits, launched
 from functorch.compile import make_boxed_func
 from naive_gemm import EMULATED, OBJECTS, trial
-from test_runtime_activations import built, hits, launched
 from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional

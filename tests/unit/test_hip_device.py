@@ -15,16 +15,18 @@ import torch
 from gemm_bf16_variants import built, space
 from gfx950_code import assemble
 from hip_stand_in import StandIn
-from naive_gemm import OBJECT
+from naive_gemm import OBJECT, SEVERAL_OBJECT, launch_of, trial
 
 from hktune.core.config import Config
 from hktune.core.dtype import BF16
 from hktune.core.errors import DeviceError, KernelFault
 from hktune.core.identity import Identity
 from hktune.core.launch import Argument, Launch
+from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.device.device_buffer import DeviceBuffer
 from hktune.device.hip import HipDevice
+from hktune.runtime.serving.route import KernelRoute
 from hktune.verify import Proof, verify
 
 POINTER = Argument("c", "pointer")
@@ -227,6 +229,22 @@ class TestPrepared:
             torch.testing.assert_close(c.float(), a.float() @ bt.float().T, rtol=2**-7, atol=2**-7)
         assert stand_in.words["hipModuleLaunchKernel"][8] == stream
         assert stand_in.calls[-2:] == ["hipModuleLaunchKernel"] * 2  # and nothing beside it
+
+    def test_experts_with_scales_get_each_operand_in_its_place(self, device: HipDevice, stand_in: StandIn) -> None:
+        """As the runtime calls it: where groups end comes behind the scales."""
+        problem = Problem(6, 8, 16, operation_of("grouped2.e4m3.nt.rows->f32"))
+        symbol, rule = launch_of(trial(problem))
+        route = KernelRoute(problem.key, Launch((1, 6, 1), (64, 1, 1), 0, rule.arguments), ("", symbol), near=False)
+        kernel, stream = device.load(SEVERAL_OBJECT, symbol), device.create_stream()
+        prepared = device.prepare(kernel, route.launch, route.numbers, route.operands)
+        a, b = (torch.randn(*shape).to(torch.float8_e4m3fn) for shape in ((6, 16), (2, 8, 16)))
+        scale_a, scale_b, c = torch.rand(6), torch.rand(2, 8), torch.zeros(6, 8)
+        ends = torch.tensor([2, 6], dtype=torch.int32)
+        given = {"a": a, "b": b, "c": c, "scale_a": scale_a, "scale_b": scale_b, "offsets": ends}
+        tensors = {name: stand_in.tensor(tensor) for name, tensor in given.items()}
+        prepared(*map(tensors.get, route.operands), stream)
+        parts = [a[:2].double() @ b[0].double().T * scale_b[0], a[2:].double() @ b[1].double().T * scale_b[1]]
+        torch.testing.assert_close(c.double(), torch.cat(parts) * scale_a[:, None], rtol=1e-5, atol=1e-5)
 
     def test_an_operand_that_is_not_there_is_null(self, device: HipDevice, stand_in: StandIn) -> None:
         arguments = (POINTER, Argument("bias", "pointer"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from gemm_bf16_variants import compiled, space
 
 from hktune.compile.hipkittens import find_hipkittens
 from hktune.compile.nvrtc import NVRTC_CHILD, OPTIONS, NvrtcCompiler
+from hktune.compile.precompiled import PrecompiledHeader
 from hktune.compile.toolchain import find_hip_toolchain
 from hktune.core.settings import Settings
 from hktune.core.variant import CodeObject
@@ -56,12 +58,25 @@ def test_the_folder_alone_compiles_to_what_hktune_compiles() -> None:
     assert compiled(plain).sha256 == compiled(variant).sha256
 
 
-def test_every_file_parses_by_itself() -> None:
+def test_every_file_parses_by_itself(tmp_path: Path) -> None:
+    """HipKittens, which takes longer than all of them, is parsed once; and each includes it."""
     settings = Settings.from_environment(os.environ)
     toolchain, headers = find_hip_toolchain(settings), find_hipkittens(settings)
-    argv = [*toolchain.driver, *toolchain.flags, "--offload-arch=gfx950", *toolchain.includes, "-I", headers.include]
-    done = subprocess.run([*argv, "-fsyntax-only", *GFX950_FILES], capture_output=True, text=True, check=False)
+    argv = [*toolchain.driver, *toolchain.flags, "--offload-arch=gfx950", *toolchain.includes]
+    argv += ["-I", str(headers.include)]
+    precompiled = PrecompiledHeader(argv, toolchain.precompile, headers.sha256, tmp_path).flags(120.0)
+    assert precompiled
+    files = [*precompiled, "-fsyntax-only", *map(str, GFX950_FILES)]
+    done = subprocess.run([*argv, *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert {path.name for path in GFX950_FILES if "kittens.cuh" not in included(path)} == {"constants.hip"}
+
+
+def included(path: Path) -> set[str]:
+    """What a file includes, and what that includes."""
+    own = re.findall(r'^#include ["<](.+)[">]$', path.read_text(), re.MULTILINE)
+    beside = [path.parent / name for name in own if (path.parent / name).is_file()]
+    return set(own).union(*map(included, beside))
 
 
 SM90A = ROOT / "kernels" / "sm90a" / "gemm_bf16"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch_device import TorchMemory
 
 from hktune.core.dtype import BF16, DTYPES, E4M3, E5M2, E8M0, F16, F32, I8, I32, MXFP4, Dtype
 from hktune.core.errors import InputError, ShapesError
@@ -199,25 +200,11 @@ def test_exact_sums_do_not_round_in_float32_in_any_order(text: str) -> None:
         assert (np.cumsum(terms, axis=0, dtype=np.float32)[-1] == exact).all()
 
 
-class TorchKernel:
+class TorchKernel(TorchMemory):
     """A device for either judge, whose one kernel is torch on the host and float64, rounded once. `wrong` spoils it."""
 
     def __init__(self, problem: Problem, seed: int, wrong: str = "", exact_sums: bool = False) -> None:
         self._problem, self._wrong = problem, wrong
-
-    def allocate(self, size_bytes: int) -> Any:
-        return SimpleNamespace(memory=torch.zeros(size_bytes, dtype=torch.uint8), address=0)
-
-    def borrow(self, tensor: torch.Tensor) -> Any:
-        return SimpleNamespace(memory=tensor.reshape(-1).view(torch.uint8), address=0)
-
-    def write(self, buffer: Any, data: np.ndarray) -> None:
-        buffer.memory[:] = torch.from_numpy(data.reshape(-1).view(np.uint8).copy())
-
-    def read(self, buffer: Any, out: np.ndarray) -> None:
-        out.view(np.uint8)[:] = buffer.memory.numpy()
-
-    def synchronize(self) -> None: ...
 
     def launch(self, kernel: Any, launch: Launch, binding: Any, stream: int | None = None) -> None:
         stored, problem = {}, self._problem

@@ -105,6 +105,11 @@ def test_a_console_prints_cells_titles_and_lines_as_they_stand() -> None:
             "--trials: must be an integer from 1 to 1000000000, got '999",
         ),
         (["tune", "--shapes", "s", "--trials", "\u0663"], "--trials: must be an integer"),
+        (["tune", "--shapes", "s", "--worker-memory", "1_0"], "--worker-memory: must be a number of GiB from 0.5 to"),
+        (
+            ["tune", "--shapes", "s", "--worker-memory", "\u0663"],
+            "--worker-memory: must be a number of GiB from 0.5 to",
+        ),
         (["tune", "--shapes", "s", "--time-budget", "nan"], "--time-budget: must be a number of seconds from 0.001 to"),
         (["tune", "--shapes", "s", "--time-budget", "1e999"], "--time-budget: must be a number of seconds"),
         (["build", "--space", "s", "-o", "d", "--random", "-3"], "--random: must be an integer from 0 to"),

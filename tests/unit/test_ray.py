@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,23 +15,20 @@ from typing import Any
 
 import pytest
 import ray
-from local_ray import STORE_BYTES, add_nodes, local_cluster
+from local_ray import STORE_BYTES, add_nodes, local_cluster, when
+from quiet_run import run
 from ray.cluster_utils import Cluster as LocalCluster
-from rich.console import Console
+from test_run_ends import own_cache
 
 from hktune.core.candidate import Candidate
 from hktune.core.config import Config
 from hktune.core.errors import InputError, MachineError
 from hktune.core.outcome import Status
-from hktune.core.settings import Settings
 from hktune.core.shipped import DEFAULT_SPACE
 from hktune.core.trial import Trial
 from hktune.measure.stopwatch import Attempt
-from hktune.report.run_progress import RunProgress
 from hktune.store import TrialStore
-from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions, asked_cluster
-from hktune.tuning.run_summary import RunSummary
 from hktune.workers.executor import Limits
 from hktune.workers.ray_cluster import Cluster
 from hktune.workers.ray_executor import LOSSES_MAX, RayExecutor
@@ -43,12 +38,13 @@ shapes:
   - {m: [256, 512], n: 512, k: 512}
   - {m: 4096, n: 4096, k: 4096}
 """
-TRIALS = 4
+TRIALS = 2
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    """One that is cold, but for HipKittens' headers: nothing is fetched."""
+    return own_cache(tmp_path_factory.mktemp("ray"))
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +77,6 @@ def options(tmp_path: Path, cluster: LocalCluster) -> RunOptions:
     return RunOptions(shapes, space=space, ray=cluster.address, **common)  # type: ignore[arg-type]
 
 
-def run(options: RunOptions, cache: Path) -> RunSummary:
-    with RunProgress(Console(file=io.StringIO())) as progress:
-        return tune(options, Settings(cache), ["hktune", "tune"], progress)
-
-
 def found(trials: list[Trial]) -> set[tuple[object, ...]]:
     """What rows say, but for when they were made and how long that took."""
     names = ("problem", "config_id", "status", "time_us", "object_sha256", "compiler", "relative_error")
@@ -96,20 +87,6 @@ def table(directory: Path) -> Any:
     content = json.loads((directory / "table.json").read_text())
     del content["created_at"], content["content_sha256"]
     return content
-
-
-def when(happened: Callable[[], bool], then: Callable[[], None]) -> threading.Thread:
-    """Does something once, soon after something else."""
-
-    def wait() -> None:
-        until = time.monotonic() + 120
-        while not happened() and time.monotonic() < until:
-            time.sleep(0.05)
-        then()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
 
 
 def test_a_run_that_loses_a_node_finds_what_one_machine_finds(

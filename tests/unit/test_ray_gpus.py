@@ -3,9 +3,6 @@ up."""
 
 from __future__ import annotations
 
-import io
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,23 +11,20 @@ import pytest
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="pip install 'hktune[cuda]'")
 
-from local_ray import add_nodes, local_cluster
+from local_ray import add_nodes, local_cluster, when
 from made_up_gpus import H200, MadeUpGpuBench
+from quiet_run import run
 from ray.cluster_utils import Cluster as LocalCluster
-from rich.console import Console
 
 from hktune.core.errors import InputError
 from hktune.core.outcome import Stage, Status
-from hktune.core.settings import Settings
 from hktune.core.shipped import SPACE_OF
 from hktune.core.trial import Trial
 from hktune.dispatch import read_table
-from hktune.report.run_progress import RunProgress
 from hktune.store import TrialStore
 from hktune.tuning import run_options
 from hktune.tuning.cluster import ray_gpus
 from hktune.tuning.cluster.ray_part import GpuFacts
-from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
 from hktune.workers.ray_cluster import Node
@@ -75,29 +69,10 @@ def options(tmp_path: Path, cluster: LocalCluster) -> RunOptions:
     return RunOptions(shapes, device="cuda", strategy="random", trials=TRIALS, out=out, ray=cluster.address)
 
 
-def run(options: RunOptions, cache: Path) -> RunSummary:
-    with RunProgress(Console(file=io.StringIO())) as progress:
-        return tune(options, Settings(cache), ["hktune", "tune"], progress)
-
-
 def found(summary: RunSummary) -> set[tuple[object, ...]]:
     """What rows say, but for when and where they were made."""
     names = ("problem", "config_id", "stage", "status", "time_us", "object_sha256", "device")
     return {tuple(getattr(trial, name) for name in names) for trial in summary.trials}
-
-
-def when(happened: Callable[[], bool], then: Callable[[], None]) -> threading.Thread:
-    """Does something once, soon after something else."""
-
-    def wait() -> None:
-        until = time.monotonic() + 120
-        while not happened() and time.monotonic() < until:
-            time.sleep(0.05)
-        then()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
 
 
 def gpus_of(trials: list[Trial]) -> set[int | None]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from torch_device import TorchMemory
 
 from hktune.core.dtype import DTYPES
 from hktune.core.errors import InputError
@@ -116,7 +117,7 @@ def gates_of(step: str, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     return (columns[::2], columns[1::2]) if step == "gated_interleaved" else columns.chunk(2)
 
 
-class PythonKernel:
+class PythonKernel(TorchMemory):
     """A device for either judge, whose one kernel is torch on the host: `operation`, rounded by `rounded`."""
 
     def __init__(self, operation: str, rounded: Round = to_nearest) -> None:
@@ -126,20 +127,6 @@ class PythonKernel:
         added = made.c if made.c != "e4m3" else made.a if made.a in ("bf16", "f16") else "bf16"
         self._dtypes |= dict.fromkeys(("bias", "residual"), TORCH[added]) | {"c": TORCH[made.c]}
         self._dtypes |= dict.fromkeys(("alpha", "beta", "scale_c"), torch.float32)
-
-    def allocate(self, size_bytes: int) -> Any:
-        return SimpleNamespace(memory=torch.zeros(size_bytes, dtype=torch.uint8))
-
-    def borrow(self, tensor: torch.Tensor) -> Any:
-        return SimpleNamespace(memory=tensor.view(torch.uint8))
-
-    def write(self, buffer: Any, data: np.ndarray) -> None:
-        buffer.memory[:] = torch.from_numpy(data.reshape(-1).view(np.uint8).copy())
-
-    def read(self, buffer: Any, out: np.ndarray) -> None:
-        out.view(np.uint8)[:] = buffer.memory.numpy()
-
-    def synchronize(self) -> None: ...
 
     def launch(self, kernel: Any, launch: Launch, binding: Any, stream: int | None = None) -> None:
         layout = operation_of(self._operation).layout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
@@ -11,17 +10,15 @@ from pathlib import Path
 
 import pytest
 from made_up_gpus import find_gpus
+from quiet_run import run
 from rich.console import Console
 
 from hktune.core.outcome import Stage, Status
 from hktune.core.problem import Problem
-from hktune.core.settings import Settings
 from hktune.core.trial import Trial
 from hktune.dispatch import read_table
-from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
 from hktune.store import TrialStore
-from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
 
@@ -57,11 +54,6 @@ def options(tmp_path: Path) -> RunOptions:
     shapes = tmp_path / "shapes.yaml"
     shapes.write_text(SHAPES)
     return RunOptions(shapes, device="cuda", strategy="random", trials=TRIALS, out=tmp_path / "out", workers=2)
-
-
-def run(options: RunOptions, cache: Path) -> RunSummary:
-    with RunProgress(Console(file=io.StringIO())) as progress:
-        return tune(options, Settings(cache), ["hktune", "tune"], progress)
 
 
 def process_of(trial: Trial) -> str:

@@ -5,96 +5,33 @@ The kernels are gfx950's own, on the emulator; the truth is torch in float64.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from gemm_bf16_variants import compiled, space
-from naive_gemm import EMULATED, OBJECTS, SHA256, launch_of, trial
+from finished_kernels import TORCH, K, M, N, close, finished_table, hits, operands
 from torch import Tensor
 from torch.nn import functional
 
 import hktune
-from hktune.core.config import Config
 from hktune.core.errors import InputError
-from hktune.core.launch_rule import LaunchRule
-from hktune.core.operation import ACTIVATIONS, operation_of
-from hktune.core.problem import Problem
-from hktune.core.trial import Trial
-from hktune.core.variant import CodeObject
-from hktune.dispatch import write_table
-from hktune.runtime import LoadedTable
-from hktune.tables import build_table
+from hktune.core.operation import ACTIVATIONS
+from hktune.runtime import FallbackWarning, LoadedTable
 
-M, N, K = 8, 64, 64
-TORCH: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu,
-    "gelu": functional.gelu,
-    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
-    "silu": functional.silu,
-}
 FUSED = ("bf16.nt+gelu", "bf16.nt+bias+silu", "bf16.nt+bias+gelu_tanh", "f16.nn+relu")
-PLAIN = ("bf16.nt", "bf16.nt+bias")
-
-
-@lru_cache
-def config() -> Config:
-    return space().config({"block_m": 64, "block_n": 64, "warps_n": 2, "split": 1})
-
-
-@lru_cache
-def built(text: str) -> CodeObject:
-    return compiled(space().for_operation(operation_of(text).code).template.render(config()))
-
-
-def row(text: str) -> Trial:
-    problem = Problem(M, N, K, operation_of(text))
-    if text in PLAIN:
-        return trial(problem)
-    return trial(problem, object_sha256=hashlib.sha256(built(text).data).hexdigest())
-
-
-def launched(row: Trial) -> tuple[str, LaunchRule]:
-    if row.object_sha256 == SHA256:
-        return launch_of(row)
-    template = space().for_operation(row.operation).template
-    return template.symbol(config()), template.launch_rule(config(), row.n, row.k)
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> LoadedTable:
     """Of four kernels with an activation, and two without one."""
-    rows = [row(text) for text in (*FUSED, *PLAIN)]
-    made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
-    objects = {**OBJECTS, **{hashlib.sha256(built(text).data).hexdigest(): built(text).data for text in FUSED}}
-    write_table(made, objects, tmp_path)
-    return hktune.load(tmp_path, allow_modelled=True)
-
-
-def operands(dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor, Tensor]:
-    """x [M, K], weight [N, K] and bias [N], whose products are around 1."""
-    chance = torch.Generator().manual_seed(5)
-    x, weight, bias = (torch.randn(*shape, generator=chance) for shape in ((M, K), (N, K), (N,)))
-    return x.to(dtype), (weight / 8).to(dtype), bias.to(dtype)
+    return finished_table(tmp_path, FUSED)
 
 
 def expected(activation: str, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     total = functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
     return TORCH[activation](total).to(x.dtype)
-
-
-def close(out: Tensor, right: Tensor, steps: float = 1.0) -> None:
-    torch.testing.assert_close(out, right, rtol=steps * torch.finfo(out.dtype).eps, atol=1e-4)
-
-
-def hits(table: LoadedTable, call: Callable[[], Any]) -> tuple[Any, int]:
-    """What `call` returns, and how many products kernels computed in it."""
-    before = table.stats().hits
-    return call(), table.stats().hits - before
 
 
 @pytest.mark.parametrize("call", ["hktune.linear", "table.linear"])
@@ -198,6 +135,21 @@ def test_a_compiled_call_is_one_operator_and_two_where_a_gradient_is_asked(table
     assert "hktune.linear.default" in graphs[1]
     assert "hktune.linear_activated.default" not in graphs[1]
     assert weight.grad is not None
+
+
+def test_a_weight_whose_sizes_only_the_run_tells_is_compiled_too(table: LoadedTable) -> None:
+    x, weight, bias = operands()
+
+    def call(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return hktune.linear(x, weight, bias, activation="silu")
+
+    any_sizes = torch.compile(call, backend="eager", fullgraph=True, dynamic=True)
+    out, count = hits(table, lambda: any_sizes(x, weight, bias))
+    assert count == 1, "the product, whose activation is torch's"
+    close(out, expected("silu", x, weight, bias), steps=3)
+    narrow = weight[: N // 2], bias[: N // 2]
+    with pytest.warns(FallbackWarning, match="no entry"):
+        close(any_sizes(x, *narrow), expected("silu", x, *narrow), steps=3)
 
 
 def test_the_operator_keeps_torchs_rules(table: LoadedTable) -> None:

@@ -248,6 +248,15 @@ def test_it_needs_a_table() -> None:
         hktune.enable()
 
 
+def test_what_is_no_table_is_refused_and_leaves_nothing_behind(make: Make) -> None:
+    make(linear)
+    with pytest.raises(TypeError, match=r"argument 'table' .* must be LoadedTable, not str"):
+        hktune.enable("out")  # type: ignore[arg-type]
+    with hktune.enable() as entered:
+        linear()
+    assert entered.table.stats().hits == 1
+
+
 def test_the_innermost_table_serves_and_contexts_may_end_in_any_order(make: Make, tmp_path: Path) -> None:
     first = make(linear)
     published(tmp_path / "other", trial(Problem(M, N, K)))
@@ -316,6 +325,8 @@ def test_a_bias_may_be_one_row_but_not_of_the_out(make: Make) -> None:
         for rows in (bias[None], bias.expand(M, N)):
             close(torch.addmm(rows, a, b), expected)
         assert table.stats().hits == 2
+        with pytest.raises(RuntimeError, match="expanded size"):
+            torch.addmm(bias.expand(M + 1, N), a, b)
         out = bias.repeat(M, 1)
         close(torch.addmm(out[0], a, b, out=out), expected)
     assert table.stats().hits == 2

@@ -11,17 +11,27 @@ from typing import Any
 
 import pytest
 import torch
-from naive_gemm import EMULATED, OBJECTS, trial
-from test_runtime_activations import PLAIN, K, M, N, built, close, hits, launched, operands, row
-from test_runtime_finished import residual, truth
+from finished_kernels import (
+    K,
+    M,
+    N,
+    built,
+    close,
+    finished_table,
+    hits,
+    launched,
+    operands,
+    residual,
+    row,
+    truth,
+)
+from naive_gemm import EMULATED
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import hktune
 from hktune.core.errors import InputError
-from hktune.core.operation import operation_of
-from hktune.core.problem import Problem
 from hktune.dispatch import write_table
 from hktune.runtime import FallbackWarning, LoadedTable
 from hktune.tables import build_table
@@ -32,12 +42,7 @@ FLOAT8 = torch.float8_e4m3fn
 
 @pytest.fixture
 def table(tmp_path: Path) -> LoadedTable:
-    wide = [trial(Problem(M, 2 * N, K, operation_of(text))) for text in PLAIN]
-    rows = [*(row(text) for text in (*FUSED, *PLAIN)), *wide]
-    made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
-    objects = {**OBJECTS, **{hashlib.sha256(built(text).data).hexdigest(): built(text).data for text in FUSED}}
-    write_table(made, objects, tmp_path)
-    return hktune.load(tmp_path, allow_modelled=True)
+    return finished_table(tmp_path, FUSED, wide=True)
 
 
 def interleaved_weight() -> Tensor:

@@ -4,26 +4,31 @@ served product elsewhere. The kernels are gfx950's own, on the emulator; the tru
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from naive_gemm import EMULATED, OBJECTS, trial
-from test_runtime_activations import PLAIN, TORCH, K, M, N, built, close, hits, launched, operands, row
+from finished_kernels import (
+    TORCH,
+    K,
+    M,
+    N,
+    close,
+    finished_table,
+    hits,
+    operands,
+    residual,
+    truth,
+)
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 import hktune
 from hktune.core.errors import InputError
-from hktune.core.operation import operation_of
-from hktune.core.problem import Problem
-from hktune.dispatch import write_table
 from hktune.runtime import FallbackWarning, LoadedTable
-from hktune.tables import build_table
 
 FUSED = ("bf16.nt+residual", "bf16.nt+bias+gelu+residual", "bf16.nt+silu+gated", "bf16.nt+bias+gelu_tanh+gated")
 
@@ -31,16 +36,7 @@ FUSED = ("bf16.nt+residual", "bf16.nt+bias+gelu+residual", "bf16.nt+silu+gated",
 @pytest.fixture
 def table(tmp_path: Path) -> LoadedTable:
     """Of four kernels that finish a product, and of those of products alone."""
-    wide = [trial(Problem(M, 2 * N, K, operation_of(text))) for text in PLAIN]
-    rows = [*(row(text) for text in (*FUSED, *PLAIN)), *wide]
-    made = build_table(rows, launched, EMULATED, "clang 22", "0.1.0", "2026-11-30T05:00:00+00:00")
-    objects = {**OBJECTS, **{hashlib.sha256(built(text).data).hexdigest(): built(text).data for text in FUSED}}
-    write_table(made, objects, tmp_path)
-    return hktune.load(tmp_path, allow_modelled=True)
-
-
-def residual() -> Tensor:
-    return torch.randn(M, N, generator=torch.Generator().manual_seed(6)).bfloat16()
+    return finished_table(tmp_path, FUSED, wide=True)
 
 
 def gated_operands() -> tuple[Tensor, Tensor, Tensor]:
@@ -48,11 +44,6 @@ def gated_operands() -> tuple[Tensor, Tensor, Tensor]:
     x, gate, bias = operands()
     up = torch.randn(N, K, generator=torch.Generator().manual_seed(7)).bfloat16() / 8
     return x, torch.cat([gate, up]), torch.cat([bias, -bias])
-
-
-def truth(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
-    total = functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
-    return total if activation is None else TORCH[activation](total)
 
 
 def gated_truth(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from naive_gemm import published, trial
+from scaled_calls import by_operator, by_out
 from torch import Tensor
 from torch.nn import functional
 
@@ -79,16 +80,6 @@ def test_a_product_is_torchs_and_is_the_kernels(
 
 
 Call = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-def by_operator(*given: Any) -> Tensor:
-    return torch._scaled_mm(*given, out_dtype=torch.bfloat16)
-
-
-def by_out(*given: Any) -> Tensor:
-    out = torch.full((M, N), torch.nan, dtype=torch.bfloat16)
-    assert torch._scaled_mm(*given, out_dtype=torch.bfloat16, out=out) is out
-    return out
 
 
 def by_functional(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor) -> Tensor:
@@ -180,6 +171,17 @@ def test_what_torch_refuses_it_refuses_here(table: LoadedTable) -> None:
             hktune.scaled_mm(a, b, no_tensor, scale_b)  # type: ignore[arg-type]
     assert not table.stats().fallbacks, "nothing was served"
     assert table.stats().hits == 0
+
+
+@pytest.mark.parametrize("dtype", [E4M3, torch.int8])
+@pytest.mark.parametrize("place", range(4))
+def test_what_is_no_tensor_is_torchs_to_refuse(table: LoadedTable, place: int, dtype: torch.dtype) -> None:
+    given: list[Any] = list(operands())
+    given[:2] = [each.to(dtype) for each in given[:2]]
+    given[place] = None
+    with pytest.raises(TypeError, match="must be Tensor, not NoneType"):
+        hktune.scaled_mm(*given)
+    assert not table.stats().fallbacks
 
 
 def test_an_output_that_no_kernel_writes_is_torchs(table: LoadedTable) -> None:

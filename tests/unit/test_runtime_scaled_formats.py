@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from naive_gemm import published, trial
+from scaled_calls import by_operator, by_out
 from torch import Tensor
 from torch.nn import functional
 
@@ -60,16 +61,6 @@ def in_blocks(by_columns: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def of_blocks(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor) -> Tensor:
     of_k, of_n = torch.arange(K) // 128, torch.arange(N) // 128
     return (a.double() * scale_a[:, of_k]) @ (b.double() * scale_b[of_k][:, of_n])
-
-
-def by_operator(*given: Any) -> Tensor:
-    return torch._scaled_mm(*given, out_dtype=torch.bfloat16)
-
-
-def by_out(*given: Any) -> Tensor:
-    out = torch.full((M, N), torch.nan, dtype=torch.bfloat16)
-    assert torch._scaled_mm(*given, out_dtype=torch.bfloat16, out=out) is out
-    return out
 
 
 def by_functional(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor) -> Tensor:
@@ -204,6 +195,21 @@ def test_scales_of_integers_that_are_of_nothing_are_one_line(table: LoadedTable,
         hktune.scaled_mm(*integers(), *scales)
     assert "\n" not in str(said.value)
     assert not table.stats().fallbacks
+
+
+@pytest.mark.parametrize(
+    ("bias", "dtype", "says"),
+    [
+        (None, torch.int32, r"out_dtype of int8 with scales must be one of bfloat16, float16, float32, got int32"),
+        (None, None, "out_dtype of int8 with scales must be one of .* got None"),
+        (torch.ones(N + 1), torch.bfloat16, rf"bias must be \[{N}\], got \[{N + 1}\]"),
+        (torch.ones(1), torch.bfloat16, rf"bias must be \[{N}\], got \[1\]"),
+    ],
+)
+def test_an_end_of_integers_that_is_none_is_one_line(table: LoadedTable, bias: Any, dtype: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        hktune.scaled_mm(*integers(), *of_kind("rows"), bias, dtype)
+    assert not table.stats().hits
 
 
 def test_a_nan_scale_of_integers_is_of_its_row_alone(table: LoadedTable) -> None:

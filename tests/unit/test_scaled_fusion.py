@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from finished_kernels import hits
 from functorch.compile import make_boxed_func
 from naive_gemm import published, trial
-from test_runtime_activations import hits
 from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._inductor.decomposition import select_decomp_table
@@ -31,6 +31,7 @@ from hktune.runtime.fusing import inductor_pass, recorded_scaled, scaled_fusion
 M, K = 16, 64
 FLOAT8 = torch.float8_e4m3fn
 TEXTS = [f"e4m3.nt.rows->bf16{steps}" for steps in ("", "+residual", "+silu", "+silu+gated")]
+TEXTS += ["e4m3.nt.rows->f16", "e4m3.nt.rows->f16+silu"]
 TEXTS += [f"e4m3.nt.tensor->bf16{steps}" for steps in ("", "+residual", "+silu+gated")]
 
 
@@ -116,7 +117,7 @@ class Residual(nn.Module):
         self.one = Float8Linear(K, *given)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.one(functional.rms_norm(x, (K,)))
+        return x + self.one(2 * x)
 
 
 class Activated(nn.Module):
@@ -241,6 +242,12 @@ class Other(nn.Module):
             return x.float() + self.gate(x)
         if self.way == "shape":
             return x[:, :1] + self.gate(x)
+        if self.way == "outer":
+            return functional.silu(self.gate(x).view(-1, 1, K)) * self.up(x).view(1, -1, K)
+        if self.way == "half":
+            rows, scale = quantised(x.reshape(-1, K))
+            out = torch._scaled_mm(rows, self.gate.weight.t(), scale, self.gate.scale, out_dtype=torch.float16)
+            return functional.silu(out.float()).bfloat16()
         if self.way == "factor":
             return torch.add(x, self.gate(x), alpha=2)
         gate, up = self.gate(x), self.up(x)
@@ -257,12 +264,12 @@ class Other(nn.Module):
         return gate + gate, functional.sigmoid(up) * up.abs()
 
 
-OTHERS = {"input": 1, "noise": 1, "act": 1, "up": 1}
+OTHERS = {"input": 1, "noise": 1, "act": 1, "up": 1, "outer": 1}
 """How many products are one with their activation, all the same."""
 
 
 @pytest.mark.parametrize(
-    "way", ["input", "noise", "dtype", "shape", "factor", "gate", "up", "act", "sum", "itself"]
+    "way", ["input", "noise", "dtype", "shape", "outer", "half", "factor", "gate", "up", "act", "sum", "itself"]
 )  # fmt: skip
 @torch.no_grad()
 def test_what_has_another_user_or_does_not_fit_stays_as_it_is(way: str) -> None:
@@ -275,6 +282,24 @@ def test_what_has_another_user_or_does_not_fit_stays_as_it_is(way: str) -> None:
     assert counts == [OTHERS.get(way, 0)]
     for one, other in zip(*(each if isinstance(each, tuple) else (each,) for each in (out, expected)), strict=True):
         torch.testing.assert_close(one, other, rtol=2**-6, atol=2**-6)
+
+
+@pytest.mark.parametrize("scale", [None, torch.tensor(4.0)])
+@torch.no_grad()
+def test_what_is_float8_itself_is_left(scale: Tensor | None) -> None:
+    one = made(Float8Linear, K, False, "tensor")
+
+    def call(x: Tensor) -> Tensor:
+        rows, _ = quantised(x.reshape(-1, K))
+        weight: Any = one.weight
+        out = torch._scaled_mm(rows, weight.t(), torch.tensor(0.01), torch.tensor(0.01), None, scale, None, True)
+        return functional.silu(out.bfloat16()) + x.reshape(-1, K)
+
+    counts: list[int] = []
+    with hktune.enable():
+        out = compiled(call, counts)(given())
+    assert counts == [0]
+    torch.testing.assert_close(out, call(given()), rtol=2**-6, atol=2**-6)
 
 
 @pytest.mark.filterwarnings("ignore:torch serves")
@@ -362,13 +387,16 @@ def test_inductor_makes_one_kernel_of_each(table: LoadedTable) -> None:
     from torch._inductor import config
     from torch._inductor.utils import fresh_cache
 
-    model = nn.Sequential(made(Gated), made(Residual))
-    with fresh_cache(), config.patch(post_grad_custom_pre_pass=None), hktune.enable():
+    models = [made(Gated), made(Residual)]
+    for model in models:
         hktune.patch(model, fuse=True, quiet=True)
-        step: Any = torch.compile(model, fullgraph=True)
-        out, count = hits(table, lambda: step(given()))
+    with fresh_cache(), config.patch(post_grad_custom_pre_pass=None), hktune.enable():
+        inductor_pass.use(at_once=True)
+        step: Any = torch.compile(lambda x: [model(x) for model in models], fullgraph=True)
+        found, count = hits(table, lambda: step(given()))
     assert count == 2
-    assert_right(out, model, given())
+    for out, model in zip(found, models, strict=True):
+        assert_right(out, model, given())
 
 
 GATED, ADDED, ACTIVATED, PLAIN, WIDE = (
@@ -383,8 +411,9 @@ RECORDED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("has_table", [True, False])
-@pytest.mark.parametrize("product", [by_operator, by_function, by_hktune])
+@pytest.mark.parametrize(
+    ("product", "has_table"), [(by_operator, True), (by_function, False), (by_hktune, True), (by_hktune, False)]
+)
 @pytest.mark.parametrize(("kind", "given_to", "expected"), RECORDED, ids=lambda each: getattr(each, "__name__", ""))
 @torch.no_grad()
 def test_a_recording_of_graphs_has_what_is_behind(

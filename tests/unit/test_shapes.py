@@ -130,6 +130,10 @@ def test_the_shipped_list_is_legal_for_the_template_and_has_every_kind_of_shape(
         ("shapes: [{m: 1, n: 1, k: 1, weight: 0}]", "weight: must be a number above 0"),
         ("shapes: [{m: 1, n: 1, k: 1, weight: .nan}]", "weight: must be"),
         ("shapes: [{m: 1, n: 1, k: 1, weight: true}]", "weight: must be"),
+        (
+            "shapes: [{m: 1, n: 1, k: 1, weight: 1e12}]",
+            "weight: must be below 1e+12 (calls per step), got 1000000000000",
+        ),
         ("shapes: [{m: 1, n: 1, k: 1, dtype: fp8}]", "dtype: must be one of bf16, got 'fp8'"),
         ("shapes: [{m: 1, n: 1, k: 1, epilogue: [bias]}]", "epilogue: must be one of none, bias"),
         ("{epilogue: gelu, shapes: [{m: 1, n: 1, k: 1}]}", "shapes.yaml: epilogue: must be one of"),
@@ -223,6 +227,37 @@ def test_tokens_are_counts_of_groups_by_their_size(tmp_path: Path) -> None:
     assert without == replace(shape, tokens=()), "as files were before"
     [both] = merged_shapes([shape, replace(shape, tokens=((1, 6), (70, 2)))])
     assert both.tokens == ((0, 80), (1, 50), (3, 4), (70, 2))
+
+
+def test_several_problems_of_one_name_are_written_so_that_they_are_read_again(tmp_path: Path) -> None:
+    """An entry with lists has one name for all its problems, and a file wants each name once."""
+    text = """
+    shapes:
+      - {name: up, m: [16, 128], n: 512, k: 256, weight: 3}
+      - {name: down, m: 16, n: [64, 256], k: 512}
+      - {name: same, m: 8, n: 8, k: 8, weight: 9e11}
+      - {m: 8, n: 8, k: 8, weight: 9e11}
+      - {m: 1, n: 512, k: 256}
+    """
+    shapes = shapes_of(tmp_path, text)
+    written = shapes_yaml(shapes)
+    assert '{name: "up", m: [16, 128], n: 512, k: 256, operation: bf16.nt, weight: 3}' in written
+    again = shapes_of(tmp_path, written)
+    assert [shape.problem for shape in again] == sorted(
+        (shape.problem for shape in shapes), key=lambda problem: (problem.n, problem.k, problem.m)
+    )
+    names = {shape.problem: shape.name for shape in again}
+    assert [names[Problem(16, n, 512)] for n in (64, 256)] == ["down", "down 2"]
+    assert names[Problem(1, 512, 256)] == "1x512x256 bf16.nt"
+    (heaviest,) = (shape.weight for shape in again if shape.problem == Problem(8, 8, 8))
+    assert heaviest == pytest.approx(1e12, rel=1e-8), "of a sum, as much as an entry may have"
+
+
+def test_names_of_a_hundred_characters_stay_apart(tmp_path: Path) -> None:
+    shapes = [Shape(Problem(8, n, 8), "x" * 120, 1.0) for n in range(1, 13)]
+    again = shapes_of(tmp_path, shapes_yaml(shapes))
+    assert [shape.problem for shape in again] == [shape.problem for shape in shapes]
+    assert {len(shape.name) for shape in again} == {100, 96, 97}
 
 
 @pytest.mark.parametrize(

@@ -198,12 +198,12 @@ def distinct(run: Run) -> set[tuple[str, str]]:
 
 
 def test_two_runs_of_one_directory_make_each_row_once(start: Start) -> None:
-    runs = [start("--trials", "20") for _ in range(2)]
+    runs = [start("--trials", "6") for _ in range(2)]
     ended = [run.end() for run in runs]
     assert [code for code, _, _ in ended] == [0, 0], ended
     rows = runs[0].rows()
     assert len(rows) == len(distinct(runs[0]))
-    alone = start("--trials", "20", out="alone")
+    alone = start("--trials", "6", out="alone")
     assert alone.end()[0] == 0
     assert len(rows) == len(alone.rows()), "as many as one run makes"
     assert [row["trial"] for row in rows] == [str(number) for number in range(len(rows))]
@@ -221,7 +221,7 @@ def test_two_runs_of_other_seeds_share_a_budget(start: Start) -> None:
 
 
 def test_what_a_killed_run_had_in_hand_is_done_by_the_other(start: Start) -> None:
-    runs = [start("--trials", "20") for _ in range(2)]
+    runs = [start("--trials", "12") for _ in range(2)]
     runs[0].until(lambda: len(runs[0].rows()) > 4)
     time.sleep(0.3)
     os.killpg(runs[0].process.pid, signal.SIGKILL)
@@ -230,5 +230,5 @@ def test_what_a_killed_run_had_in_hand_is_done_by_the_other(start: Start) -> Non
     assert code == 0, complained
     rows = runs[1].rows()
     assert len(rows) == len(distinct(runs[1]))
-    assert Counter(row["m"] for row in rows)["128"] >= 20
+    assert Counter(row["m"] for row in rows)["128"] >= 12
     assert {row["status"] for row in rows} == {"ok"}

@@ -69,7 +69,7 @@ def test_boxes_are_of_bytes_and_factors_are_parameters_of_their_own(text: str, d
     assert ({"scale_a", "scale_b"} <= taken) is bool(operation.scales)
 
 
-@pytest.mark.parametrize("text", ["e4m3.nt.blocks->bf16", "e4m3.nt.rows->f16"])
+@pytest.mark.parametrize("text", [pytest.param("e4m3.nt.blocks->bf16", marks=pytest.mark.slow), "e4m3.nt.rows->f16"])
 def test_taking_sums_over_does_not_spill_over_the_space(text: str) -> None:
     """Of 60 random configs the one that has the fewest registers to spare."""
     of_operation, draw = space().for_operation(operation_of(text)), random.Random(text)
@@ -111,7 +111,7 @@ def test_rows_of_16_elements_are_what_tensor_copies_need() -> None:
 
 
 def test_every_scaled_operation_has_seeds_of_each_kind() -> None:
-    for operation in space().template.operations:
+    for operation in {each.code for each in space().template.operations}:  # those of one code have the same seeds
         if operation.a_dtype.bytes == 1:
             seeds = space().for_operation(operation).seeds
             assert {bool(seed["swapped"]) for seed in seeds} == {False, True}

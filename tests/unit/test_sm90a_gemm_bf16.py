@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from functools import lru_cache
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from cuda_tools import nvdisasm
 
-from hktune.compile.nvrtc import NvrtcCompiler
+from hktune.compile import CachedCompiler, cuda_compiler
 from hktune.core.arch import SM90A
 from hktune.core.config import Config, Value
 from hktune.core.dtype import BF16, F16, F32
@@ -18,6 +19,7 @@ from hktune.core.launch import WORKSPACE_COUNTER_BYTES
 from hktune.core.operation import BF16_NT, Operation, operation_of
 from hktune.core.problem import Problem
 from hktune.core.problem_text import problem_of
+from hktune.core.settings import Settings
 from hktune.core.variant import CodeObject
 from hktune.objects.cubin import TENSOR_MAP_BYTES, Box, Cubin, read_cubin
 from hktune.space.search_space import SearchSpace, load_space
@@ -58,8 +60,13 @@ def config(**values: Value) -> Config:
 
 
 @lru_cache
+def compiler() -> CachedCompiler:
+    return cuda_compiler(Settings.from_environment(os.environ))
+
+
+@lru_cache
 def built(chosen: Config, operation: Operation = BF16_NT) -> CodeObject:
-    code = NvrtcCompiler().compile(space().template.for_operation(operation).render(chosen), 120.0)
+    code = compiler().compile(space().template.for_operation(operation).render(chosen), 120.0)
     assert isinstance(code, CodeObject), code
     return code
 

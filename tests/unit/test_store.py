@@ -87,6 +87,8 @@ def test_pandas_reads_the_file_with_types_and_exact_floats(tmp_path: Path) -> No
         (replace(OK, time_us=None), "status ok needs both source and time_us"),
         (replace(WRONG, time_us=1.0), "needs a source, measured or modelled"),
         (replace(OK, time_us=0.0), "time_us must be above 0, got 0.0"),
+        (replace(OK, time_us=3.0, time_us_low=3.5, time_us_high=4.0), "time_us=3.0 is not within .*, 3.5 to 4.0"),
+        (replace(OK, time_us=3.0, time_us_high=2.5), "time_us=3.0 is not within its interval, None to 2.5"),
         (replace(OK, relative_error=math.nan), "column relative_error: nan is not finite"),
         (replace(OK, tflops=math.inf), "column tflops: inf is not finite"),
         (replace(OK, seed=2**63), "column seed: 9223372036854775808 does not fit 64 bits"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def test_it_is_written_read_back_and_says_what_was_installed(tmp_path: Path) -> 
     assert fields["command"] == ["tune.py", "--seed", "3"]
     assert {"python", "platform", "numpy", "torch"} <= fields["versions"].keys()
     assert [path.name for path in tmp_path.iterdir()] == ["environment.json"]
+
+
+def test_a_command_with_a_path_that_is_no_utf8_is_kept_escaped(tmp_path: Path) -> None:
+    """Python hands such a byte on as half a surrogate pair, which JSON cannot carry."""
+    words = ["hktune", "--out", os.fsdecode(b"caf\xe9"), "caf\u00e9"]
+    saved = capture_environment(MI355X, "hipcc 7.2 -O3", None, words, 3, "2026-11-22T18:00:00Z")
+    write_environment(saved, tmp_path)
+    read = read_environment(tmp_path)
+    assert read is not None
+    assert read.command == ("hktune", "--out", "caf\\udce9", "caf\u00e9")
 
 
 def test_device_and_compiler_are_hard_versions_and_commit_soft_and_the_rest_not_judged() -> None:

@@ -280,6 +280,10 @@ def test_who_is_in_a_hurry_does_not_wait_for_a_storage(
         ("postgresql+nothing://u:secret@h/x", r"u:\*\*\*@h/x: is no storage"),
         ("sqlite:////no-such-folder/x.db", "there is no folder /no-such-folder"),
         ("/no-such-folder/x.log", "there is no folder /no-such-folder"),
+        *(
+            (url, "is a database in memory, gone with the run")
+            for url in ("sqlite://", "sqlite:///", "sqlite:///:memory:")
+        ),
     ],
 )
 def test_what_can_be_no_storage_is_refused_in_one_line(text: str, said: str, space: SearchSpace) -> None:

@@ -182,6 +182,37 @@ def test_a_grid_of_nothing_is_refused(template: Template) -> None:
         template.launch(CONFIG, Problem(64, 64, 64))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "dynamic_lds_bytes: lds_bytes",
+            "dynamic_lds_bytes: 0 - lds_bytes",
+            "launch dynamic_lds_bytes is -98304: it must be",
+        ),
+        (
+            "dynamic_lds_bytes: lds_bytes",
+            "workspace_bytes: 0 - m",
+            "launch workspace_bytes is -256: it must be an integer from",
+        ),
+        (
+            "dynamic_lds_bytes: lds_bytes",
+            "workspace_bytes: \"'much'\"",
+            "launch workspace_bytes is 'much': it must be an",
+        ),
+        (
+            "(m // block_m) * (n // block_n)",
+            "8388608",
+            "launch grid x is 8388608 workgroups of 512: at most 4294967295",
+        ),
+    ],
+)
+def test_a_launch_that_no_device_could_make_is_refused(folder: Path, old: str, new: str, says: str) -> None:
+    edit(folder / "template.yaml", old, new)
+    with pytest.raises(TemplateError, match=says):
+        load_template(folder).launch(CONFIG, Problem(256, 256, 64))
+
+
 def test_a_config_without_a_parameter_is_refused(template: Template) -> None:
     with pytest.raises(TemplateError, match=r"gfx950/toy: derived warps: .* name 'warps_m' has no value"):
         template.render(Config({"block_m": 128}))

@@ -43,10 +43,12 @@ def configs_of(space: SearchSpace) -> list[Config]:
     return list(dict.fromkeys(config for seed in space.seeds[:8] for config in (seed, *space.neighbours(seed))))
 
 
+@cache
 def legal(space: SearchSpace, problem: Problem) -> list[Config]:
     return list(filter(space.domain(problem).is_legal, configs_of(space)))
 
 
+@cache
 def rows(
     space: SearchSpace, problem: Problem, time_us: Callable[[Domain, Config], float], source: Source = Source.MEASURED
 ) -> list[Trial]:

@@ -13,22 +13,20 @@ import pytest
 from fakes import FormulaStopwatch
 from made_up_gpus import find_gpus
 from naive_gemm import algorithm_trial
+from quiet_run import run
 from rich.console import Console
 
 from hktune.core.config import Config
 from hktune.core.errors import InputError, MachineError
 from hktune.core.outcome import Failure, Stage, Status, Timing
 from hktune.core.problem import Problem
-from hktune.core.settings import Settings
 from hktune.core.trial import Trial
 from hktune.core.vendor_algorithm import VendorAlgorithm
 from hktune.dispatch import read_table
 from hktune.measure.stopwatch import Attempt
-from hktune.report.run_progress import RunProgress
 from hktune.report.summary import print_summary
 from hktune.store import read_trials
 from hktune.tuning.benches.vendor_rows import VendorBench, VendorRows
-from hktune.tuning.run import tune
 from hktune.tuning.run_options import RunOptions
 from hktune.tuning.run_summary import RunSummary
 from hktune.tuning.searching.searches import Budget
@@ -40,10 +38,17 @@ FAST, SLOW = 8_000, 15_000
 """Of times in ns: made-up kernels take from 10,000 to 14,095, and torch's default 20,000."""
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that keeps what the tests before have compiled."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    (tmp_path / "cache").mkdir()
-    return tmp_path / "cache"
+def cache(built: Path) -> Path:
+    """It, where the library names no algorithm yet."""
+    (built / "algorithms").unlink(missing_ok=True)
+    return built
 
 
 @pytest.fixture(autouse=True)
@@ -64,11 +69,6 @@ def options(tmp_path: Path) -> RunOptions:
 def names(cache: Path, version: str, **times_ns: int) -> None:
     """Let the library, at `version`, name these algorithms."""
     (cache / "algorithms").write_text(" ".join([version, *(f"{name} {time}" for name, time in times_ns.items())]))
-
-
-def run(options: RunOptions, cache: Path) -> RunSummary:
-    with RunProgress(Console(file=io.StringIO())) as progress:
-        return tune(options, Settings(cache), ["hktune", "tune"], progress)
 
 
 def printed(summary: RunSummary) -> str:

@@ -1,7 +1,12 @@
-"""A stand-in of the emulated device that computes the plain kernel's products by torch, a thousand times as fast."""
+"""Stand-ins of devices whose kernels are torch on the host: of the emulated one, a thousand times as fast, and what
+tests make their own of."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,3 +56,21 @@ def _number(binding: Binding, name: str) -> int:
 def _given(value: object) -> int:
     assert isinstance(value, int)
     return value
+
+
+class TorchMemory:
+    """The buffers of a device, for either judge: bytes of torch's on the host. Work is done when it is asked for."""
+
+    def allocate(self, size_bytes: int) -> Any:
+        return SimpleNamespace(memory=torch.zeros(size_bytes, dtype=torch.uint8), address=0)
+
+    def borrow(self, tensor: Tensor) -> Any:
+        return SimpleNamespace(memory=tensor.reshape(-1).view(torch.uint8), address=0)
+
+    def write(self, buffer: Any, data: np.ndarray) -> None:
+        buffer.memory[:] = torch.from_numpy(data.reshape(-1).view(np.uint8).copy())
+
+    def read(self, buffer: Any, out: np.ndarray) -> None:
+        out.view(np.uint8)[:] = buffer.memory.numpy()
+
+    def synchronize(self) -> None: ...

@@ -30,6 +30,7 @@ from hktune.runtime.calls.operands import ALIGNMENT_BYTES, PLAIN
 from hktune.runtime.counts import Fallback
 
 _FLOAT32, _E8M0 = torch.float32, torch.float8_e8m0fnu
+_FLOATS = (torch.bfloat16, torch.float16, _FLOAT32)
 _FLOAT4: torch.dtype = torch.float4_e2m1fn_x2
 _MX = "mx"
 Words = tuple[torch.dtype, torch.dtype, str, torch.dtype, bool, bool, tuple[str, ...]]
@@ -87,7 +88,8 @@ class ScaledCall(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(each for each in (*self[:5], self.out_scale, self.residual) if each is not None)
+        others = (*self[2:5], self.out_scale, self.residual)
+        return (self.a, self.b, *(each for each in others if each is not None))
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -236,13 +238,14 @@ def is_by_columns(scale: Tensor) -> bool:
 
 def by_torch(call: ScaledCall) -> Tensor:
     """torch's own. It wants the scales of A's blocks column by column: either order is taken. Raises InputError for
-    scales of integers that are of nothing, and where torch refuses a product of an MX format."""
+    scales of integers that are of nothing, an output or a bias of these that is none, and where torch refuses a product
+    of an MX format."""
     if call.out_dtype is FLOAT8:
         return _in_float8_by_torch(call)
     a, b, scale_a, scale_b, bias = call[:5]
     sizes = call.sizes if all(isinstance(each, Tensor) for each in call.tensors) else None
     scales = None if sizes is None or scale_a is None or scale_b is None else call.scales(*sizes)
-    if sizes is not None and a.dtype is torch.int8 and scale_a is not None:
+    if sizes is not None and a.dtype is torch.int8 and scale_a is not None and scale_b is not None:
         return _integers_by_torch(call, sizes, scales)
     if scale_a is not None and scales == "blocks":
         scale_a = scale_a.t().contiguous().t()
@@ -267,15 +270,20 @@ def _in_float8_by_torch(call: ScaledCall) -> Tensor:
     GPUs alone, and adds no bias to a float32 product: so it is asked for that, and the rest is here. GPUs on which
     products with scales of rows are bfloat16, or nothing, have that rounding too."""
     bias = call.bias
-    if bias is not None and isinstance(call.b, Tensor) and getattr(bias, "shape", None) != call.b.shape[-1:]:
-        got = list(bias.shape) if isinstance(bias, Tensor) else f"a {type(bias).__name__}"
-        raise InputError(f"scaled_mm: bias must be [{call.b.shape[-1]}], got {got}: pass one element for each column")
+    _check_bias(call)
     wide = call._replace(out_dtype=_FLOAT32, bias=None, out_scale=None)
     try:
         product = by_torch(wide)
     except (ValueError, RuntimeError):  # torch has no such output
         product = by_torch(wide._replace(out_dtype=torch.bfloat16)).float()
     return in_float8(product if bias is None else product + bias, call.out_scale)
+
+
+def _check_bias(call: ScaledCall) -> None:
+    bias = call.bias
+    if bias is not None and isinstance(call.b, Tensor) and getattr(bias, "shape", None) != call.b.shape[-1:]:
+        got = list(bias.shape) if isinstance(bias, Tensor) else f"a {type(bias).__name__}"
+        raise InputError(f"scaled_mm: bias must be [{call.b.shape[-1]}], got {got}: pass one element for each column")
 
 
 def _integers_by_torch(call: ScaledCall, sizes: tuple[int, int, int], scales: str | None) -> Tensor:
@@ -288,6 +296,11 @@ def _integers_by_torch(call: ScaledCall, sizes: tuple[int, int, int], scales: st
         got = f"{tuple(scale_a.shape)} {scale_a.dtype} and {tuple(scale_b.shape)} {scale_b.dtype}"
         wanted = f"must be float32, of one element each or [{m}, 1] and [1, {n}]"
         raise InputError(f"scaled_mm: scales of int8 {wanted}, got {got}: pass such".replace("torch.", ""))
+    if call.out_dtype not in _FLOATS:
+        known = ", ".join(map(str, _FLOATS))
+        rule = f"scaled_mm: out_dtype of int8 with scales must be one of {known}, got {call.out_dtype}"
+        raise InputError(f"{rule}: pass one of these".replace("torch.", ""))
+    _check_bias(call)
     if scales == "tensor":
         scale_a, scale_b = scale_a.reshape(()), scale_b.reshape(())
     product = _sums(a, b) * (scale_a * scale_b)

@@ -1,21 +1,36 @@
-"""Calls of several products: torch's batched and grouped ones, which operation a call is, and torch's own."""
+"""Calls of several products, torch's batched and grouped ones: which operation a call is, and whether kernels take its
+operands."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from hktune.core.operation import COUNT_MAX, Operation
+from hktune.core.operation import COUNT_MAX, GATES, Operation
 from hktune.core.problem import Problem
-from hktune.dispatch.calls import CALL_DTYPES
+from hktune.dispatch.calls import SEVERAL_OPERATIONS
 from hktune.runtime.calls.operands import ALIGNMENT_BYTES, PLAIN
 from hktune.runtime.counts import Fallback
 
-_ALIGNMENT_ELEMENTS = ALIGNMENT_BYTES // 2  # all formats have two bytes
-FORMATS = {getattr(torch, dtype.torch_name): dtype.name for dtype in CALL_DTYPES}
+Sizes = tuple[int, int, int, int]
+"""m, n, k, and how many products there are."""
+Words = tuple[str, str, torch.dtype, torch.dtype, tuple[str, ...], bool]
+"""The kind, the layout, the formats of A (and B) and of C, the steps, and whether there are scales."""
+
+
+def _words(operation: Operation) -> Words:
+    a, c = (getattr(torch, each.torch_name) for each in (operation.a_dtype, operation.c_dtype))
+    return operation.kind, operation.layout, a, c, operation.epilogue, bool(operation.scales)
+
+
+_OPERATIONS: Mapping[Words, Operation] = {_words(each): each for each in SEVERAL_OPERATIONS}
+_FORMATS = frozenset(a for _, _, a, _, _, scaled in _OPERATIONS if not scaled)
+"""Of A, B and C where there are no scales."""
+_SCALED = {(kind, a, c) for kind, _, a, c, _, scaled in _OPERATIONS if scaled}
 
 
 class SeveralCall(NamedTuple):
@@ -27,15 +42,38 @@ class SeveralCall(NamedTuple):
     b: Tensor
     offsets: Tensor | None = None
     residual: Tensor | None = None
+    scale_a: Tensor | None = None
+    """Of each row of `a`, float32 [M], or [G, M] without offsets. Where there are scales, numbers have 8 bits."""
+    scale_b: Tensor | None = None
+    """Of each column of `b`, float32 [G, N]."""
+    out_dtype: torch.dtype | None = None
+    """Of C; None is that of `a`."""
+    steps: tuple[str, ...] = ()
+    """What is done with the products, in the words of an operation. With gates `b` has 2N columns."""
+    use_fast_accum: bool = False
+    """Whether torch's own sums may be fast; kernels are exact."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(each for each in self if each is not None)
+        return (self.a, self.b, *(each for each in self[2:6] if each is not None))
 
     @property
-    def sizes(self) -> tuple[int, int, int, int] | None:
+    def has_scales(self) -> bool:
+        return self.scale_a is not None or self.scale_b is not None
+
+    @property
+    def c_dtype(self) -> torch.dtype:
+        return self.out_dtype or self.a.dtype
+
+    @property
+    def products(self) -> SeveralCall:
+        """The same without what is done with the products."""
+        return self._replace(steps=())
+
+    @property
+    def sizes(self) -> Sizes | None:
         """m, n, k and how many products; None where the operands do not fit, or are no such call."""
-        a, b, offsets, residual = self
+        a, b, offsets, residual = self[:4]
         if residual is not None and residual.shape != self.out_shape:
             return None
         dims = (3, 3) if offsets is None else (2, 2 if self.divides_k else 3)
@@ -43,7 +81,13 @@ class SeveralCall(NamedTuple):
             return None
         groups = a.shape[0] if offsets is None else offsets.shape[0] if offsets.dim() == 1 else -1
         counted = groups if self.divides_k else b.shape[0]
-        return (*a.shape[-2:-1], *b.shape[:-3:-1], groups) if counted == groups <= COUNT_MAX else None
+        n, odd = (b.shape[-1], 0) if not self.steps else divmod(b.shape[-1], self._columns_of_b)
+        return (a.shape[-2], n, a.shape[-1], groups) if counted == groups <= COUNT_MAX and not odd else None
+
+    @property
+    def _columns_of_b(self) -> int:
+        """For each column of C."""
+        return 2 if self.steps and self.steps[-1] in GATES else 1
 
     @property
     def divides_k(self) -> bool:
@@ -53,7 +97,7 @@ class SeveralCall(NamedTuple):
     @property
     def out_shape(self) -> tuple[int, ...]:
         groups = self.offsets.shape if self.offsets is not None and self.divides_k else ()
-        return (*groups, *self.a.shape[:-1], self.b.shape[-1])
+        return (*groups, *self.a.shape[:-1], self.b.shape[-1] // self._columns_of_b)
 
     @property
     def layouts(self) -> Iterator[str]:
@@ -84,21 +128,49 @@ class SeveralCall(NamedTuple):
                 found[f"stride_{name}"] = between if matrices > 1 else rows * row_stride
         return found
 
+    @property
+    def _kind(self) -> str:
+        return "batched" if self.offsets is None else "grouped"
+
     def operation(self, layout: str, groups: int) -> Operation | None:
-        """What it is where its operands are stored so; None for formats that no kernel takes."""
-        name = FORMATS.get(self.a.dtype)
-        kind = "batched" if self.offsets is None else "grouped"
-        steps = () if self.residual is None else ("residual",)
-        return None if name is None else Operation(name, layout, epilogue=steps, kind=kind, count=groups)
+        """What it is where its operands are stored so; None where no kernel computes such."""
+        steps = self.steps if self.residual is None else (*self.steps, "residual")
+        found = _OPERATIONS.get((self._kind, layout, self.a.dtype, self.c_dtype, steps, self.has_scales))
+        return None if found is None else replace(found, count=groups)
+
+    @property
+    def has_known_formats(self) -> bool:
+        """Whether there are kernels for the formats of its operands, and of C."""
+        a = self.a.dtype
+        if self.b.dtype is not a:
+            return False
+        if self.has_scales:
+            return (self._kind, a, self.c_dtype) in _SCALED
+        return a in _FORMATS and self.out_dtype in (None, a)
 
     @property
     def problem(self) -> Problem | None:
         """What is to be tuned for it; None where no kernel computes such."""
-        sizes, layout = self.sizes, next(self.layouts, None)
-        if sizes is None or layout is None or 0 in sizes or self.b.dtype is not self.a.dtype:
+        sizes = self.sizes
+        if sizes is None or 0 in sizes or not self.has_known_formats or not self.scales_fit(sizes):
             return None
-        operation = self.operation(layout, sizes[3])
-        return None if operation is None else Problem(*sizes[:3], operation)
+        operations = (self.operation(layout, sizes[3]) for layout in self.layouts)
+        return next((Problem(*sizes[:3], each) for each in operations if each is not None), None)
+
+    def scales_fit(self, sizes: Sizes) -> bool:
+        """Whether its scales, if it has any, are of the format and the shapes that kernels take."""
+        if not self.has_scales:
+            return True
+        m, n, _, groups = sizes
+        wanted = ((self.scale_a, (m,) if self.offsets is not None else (groups, m)), (self.scale_b, (groups, n)))
+        return not self.divides_k and all(
+            scale is not None and scale.dtype is torch.float32 and scale.shape == shape for scale, shape in wanted
+        )
+
+    @property
+    def has_dense_scales(self) -> bool:
+        """Whether its scales, if it has any, are in the order that kernels take."""
+        return all(each is None or each.is_contiguous() for each in (self.scale_a, self.scale_b))
 
 
 def _contiguous(tensor: Tensor) -> str:
@@ -117,9 +189,10 @@ def _has_rows(stack: Tensor) -> bool:
     (matrices, rows, columns), (between, row_stride, step) = stack.shape, stack.stride()
     if step != 1 and columns > 1:
         return False
-    if rows > 1 and (row_stride < columns or row_stride % _ALIGNMENT_ELEMENTS):
+    elements = ALIGNMENT_BYTES // stack.element_size()
+    if rows > 1 and (row_stride < columns or row_stride % elements):
         return stack.is_contiguous()
-    return matrices == 1 or not between % _ALIGNMENT_ELEMENTS or stack.is_contiguous()
+    return matrices == 1 or not between % elements or stack.is_contiguous()
 
 
 def added_to_products(added: Tensor, a: Tensor, b: Tensor) -> SeveralCall | None:
@@ -137,12 +210,13 @@ def is_one_product(a: Tensor, b: Tensor) -> bool:
     return b.stride(0) == 0 and a.stride(0) == a.shape[1] * a.stride(1)
 
 
-def refusal(call: SeveralCall, where: torch.device) -> Fallback | None:
-    """Why kernels on `where` cannot take the operands of a call whatever the table has; None where they can."""
-    a, b, offsets, residual = call
+def refusal(call: SeveralCall, sizes: Sizes, where: torch.device) -> Fallback | None:
+    """Why kernels on `where` cannot take the operands of a call, which has these sizes, whatever the table has; None
+    where they can."""
+    a, b, offsets, residual = call[:4]
     if any(type(each) not in PLAIN or each.layout is not torch.strided or each.is_neg() for each in call.tensors):
         return Fallback.TENSOR_TYPE
-    if a.dtype not in FORMATS or b.dtype is not a.dtype or (offsets is not None and offsets.dtype is not torch.int32):
+    if not call.has_known_formats or (offsets is not None and offsets.dtype is not torch.int32):
         return Fallback.DTYPE
     if residual is not None and residual.dtype is not a.dtype:
         return Fallback.DTYPE
@@ -150,15 +224,10 @@ def refusal(call: SeveralCall, where: torch.device) -> Fallback | None:
         return Fallback.DEVICE
     if offsets is not None and not offsets.is_contiguous():
         return Fallback.STRIDES
+    if call.has_scales and not (call.scales_fit(sizes) and call.has_dense_scales):
+        return Fallback.SCALES
     try:
-        at = [each.data_ptr() for each in (a, b, a if residual is None else residual)]
+        at = [each.data_ptr() for each in ((a, b) if residual is None else (a, b, residual))]
     except RuntimeError:  # a wrapper, such as a transform of torch.func leaves behind
         return Fallback.TENSOR_TYPE
     return Fallback.ALIGNMENT if any(not each or each % ALIGNMENT_BYTES for each in at) else None
-
-
-def by_torch(call: SeveralCall) -> Tensor:
-    """torch's own."""
-    if call.residual is not None:
-        return torch.baddbmm(call.residual, call.a, call.b)
-    return torch.bmm(call.a, call.b) if call.offsets is None else torch._grouped_mm(call.a, call.b, offs=call.offsets)

@@ -54,14 +54,14 @@ def make_neighbours(tensors: Sequence[Tensor], storages: Mapping[int, int]) -> N
     if any(each.nbytes % ALIGNMENT_BYTES for each in tensors[:-1]):
         return
     for each in tensors:
-        if type(each) not in PLAIN or each.layout is not _STRIDED or each.is_meta:
+        if type(each) not in PLAIN or each.layout is not _STRIDED or each.is_meta or each.is_inference():
             return
         storage = each.untyped_storage()
         if storage.is_shared() and not storage.is_cuda:  # of a GPU's memory torch always says so
             return
         if storage.nbytes() != each.nbytes or storages[storage.data_ptr()] != 1:
             return
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # what is made in that mode can never be trained
         whole = torch.cat([each.detach() for each in tensors])
         parts = torch.split(whole, [len(each) for each in tensors])
         for each, part in zip(tensors, parts, strict=True):

@@ -3,7 +3,7 @@
 `patch(model, fuse=True)` reads what a module's forward does with its children, by torch.fx. It changes a module where
 that is nothing but calls of children, activations, products and sums, and a linear has one of these behind it. A call
 that the plan does not hold for goes to the forward that was there: one with a gradient, one with hooks on a linear, one
-of children that were replaced.
+of children that were replaced, or of a module whose numbers, words, flags or functions are others now.
 
 Gate and up of a SwiGLU are two parameters. They are made neighbours in memory, as views of one storage, and each call
 looks whether they still are. Nothing is a copy that could be out of date.
@@ -30,8 +30,10 @@ from hktune.runtime.counts import Fallback
 from hktune.runtime.fusing import joined_operator
 from hktune.runtime.fusing.adjacent_weights import joined, make_neighbours
 from hktune.runtime.fusing.class_bases import rebased
+from hktune.runtime.fusing.fused_class import FusedModule, fused_class
+from hktune.runtime.fusing.read_forward import Settings, settings_of, traced
 from hktune.runtime.layers import Linear
-from hktune.runtime.torch_state import compiling, exporting, is_plain
+from hktune.runtime.torch_state import compiling, is_plain
 
 _SUMS, _PRODUCTS = (operator.add, torch.add), (operator.mul, torch.mul)
 _FUNCTIONS: Mapping[object, str] = {functional.silu: "silu", functional.relu: "relu", torch.relu: "relu"}
@@ -70,12 +72,13 @@ class Step:
 @dataclass(frozen=True)
 class Plan:
     """A forward as steps. `absorbed` are the children whose own call is left out, by name, each with what activation it
-    was."""
+    was. `settings` are those of the module when its forward was read."""
 
     inputs: tuple[str, ...]
     steps: tuple[Step, ...]
     output: str
     absorbed: Mapping[str, tuple[nn.Module, str | None]] = field(default_factory=dict)
+    settings: Settings = ()
 
     def __str__(self) -> str:
         return ", ".join(str(step) for step in self.steps if step.linear)
@@ -84,7 +87,9 @@ class Plan:
         """Whether a call of `module` with these arguments may be done by these steps."""
         if len(given) != len(self.inputs) or any(type(each) not in PLAIN for each in given):
             return False
-        found = module._modules
+        own, found = module.__dict__, module._modules
+        if any(name not in own or own[name] != value for name, value in self.settings):
+            return False
         for name, (child, activation) in self.absorbed.items():
             if found.get(name) is not child or _is_watched(child):
                 return False
@@ -138,29 +143,6 @@ def _gated(x: Tensor, gate: Any, up: Any, activation: str | None) -> Tensor | No
     return None if isinstance(out, Fallback) else out
 
 
-class FusedModule:
-    """Before its own class in the order of a module that `patch` fused. A copy or a pickle of it is of that class."""
-
-    _plan: Plan
-    _fused_from: type[nn.Module]
-
-    def forward(self, *args: Any, **named: Any) -> Any:
-        module: Any = self
-        if named or exporting() or not self._plan.holds(module, args):
-            return super().forward(*args, **named)  # type: ignore[misc]
-        return self._plan.run(module, args)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        del protocol
-        state = {name: value for name, value in vars(self).items() if name != "_plan"}
-        return _blank, (self._fused_from,), state
-
-
-def _blank(kind: type[nn.Module]) -> nn.Module:
-    """A module of this class before its state is there."""
-    return kind.__new__(kind)
-
-
 def fuse(module: nn.Module, storages: Mapping[int, int]) -> Plan | None:
     """Change `module` where its forward finishes a linear, and say how; None where it is left as it is. `storages` are
     those of the whole model, see `storages_of`."""
@@ -172,10 +154,7 @@ def fuse(module: nn.Module, storages: Mapping[int, int]) -> Plan | None:
             gate, up = module.get_submodule(step.linear), module.get_submodule(step.up)
             for name, parameter in gate.named_parameters(recurse=False):
                 make_neighbours((parameter, up.get_parameter(name)), storages)
-    kind = type(module)
-    body = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "_fused_from": kind}
-    fused: Any = type(kind.__name__, (FusedModule, kind), body)
-    module.__class__ = fused
+    module.__class__ = fused_class(type(module))
     module.__dict__["_plan"] = plan
     return plan
 
@@ -184,7 +163,7 @@ def unfuse(module: nn.Module) -> None:
     """Undo `fuse`, but for where parameters are in memory."""
     fused = next((kind for kind in type(module).__mro__ if "_fused_from" in vars(kind)), None)
     if fused is not None:
-        del module.__dict__["_plan"]
+        vars(module).pop("_plan", None)
         module.__class__ = rebased(type(module), fused, vars(fused)["_fused_from"], {})  # torch may have made one of it
 
 
@@ -193,33 +172,17 @@ def plan_of(module: nn.Module) -> Plan | None:
     has_linears = any(isinstance(child, Linear) for child in module.children())
     if not has_linears or isinstance(module, FusedModule | torch.jit.ScriptModule) or "forward" in vars(module):
         return None
-    graphs = [_traced(module, training) for training in (False, True)]
+    graphs = [traced(module, training) for training in (False, True)]
     graph, other = graphs
     if graph is None or other is None or str(graph) != str(other):
         return None
     return _Planner(module, graph).plan()
 
 
-class _Tracer(torch.fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        del m, module_qualified_name
-        return True
-
-
-def _traced(module: nn.Module, training: bool) -> torch.fx.Graph | None:
-    """What its forward does in training or in evaluation; None where that depends on more than its children."""
-    was, module.training = module.training, training
-    try:
-        return _Tracer().trace(module)
-    except Exception:  # whatever a forward raises that gets stand-ins for tensors
-        return None
-    finally:
-        module.training = was
-
-
 class _Planner:
     def __init__(self, module: nn.Module, graph: torch.fx.Graph) -> None:
         self._children = dict(module.named_children())
+        self._settings = settings_of(module)
         self._nodes = list(graph.nodes)
         self._steps: dict[Node, Step] = {}
         self._absorbed: set[Node] = set()
@@ -242,7 +205,7 @@ class _Planner:
         left_out |= {step.linear for step in steps if step.linear}
         names = tuple(node.name for node in inputs)
         absorbed = {name: (self._children[name], _activation_of(self._children[name])) for name in sorted(left_out)}
-        return Plan(names, tuple(steps), output.name, absorbed) if absorbed else None
+        return Plan(names, tuple(steps), output.name, absorbed, self._settings) if absorbed else None
 
     def _plain(self, node: Node) -> Step | None:
         if node.kwargs or not all(isinstance(each, Node) for each in node.args):

@@ -8,6 +8,7 @@ another. In the graph that Inductor gets, `silu(gate) * up` and `product + y` ar
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,14 +32,12 @@ _TRANSPOSES = (_aten.t.default, _aten.permute.default, _aten.transpose.int)
 _SPLITS = (_aten.split.Tensor, _aten.split_with_sizes.default)
 _OUTPUTS = (torch.bfloat16, torch.float16)
 _SAME_MAX = 64  # nodes that are compared before two are taken for different ones
-Call = ScaledCall
-"""In this file its tensors are nodes."""
 
 
 @dataclass(frozen=True)
 class _Product:
-    """A scaled product, and the views of it that lead to what is behind it: each is all that is made of the one
-    before."""
+    """A scaled product, as a `call` of nodes in the place of tensors, and the `last` of the views of it that lead to
+    what is behind it: each is all that is made of the one before."""
 
     node: Node
     call: Any
@@ -60,9 +59,10 @@ def _call_of(node: Node) -> tuple[Any, int] | None:
     call: ScaledCall | None
     if node.op != "call_function":
         return None
+    out_dtype = arguments[6] if len(arguments) > 6 else named.get("out_dtype")
     if node.target is scaled_operator._operator:
         call, table = ScaledCall(*arguments, **named), operators.CURRENT
-    elif node.target is _aten._scaled_mm.default and (len(arguments) > 6 or "out_dtype" in named):
+    elif node.target is _aten._scaled_mm.default and out_dtype in _OUTPUTS:
         call, table = call_of_operator(*arguments, **named), ENABLED
     elif hasattr(_aten, "_scaled_mm_v2") and node.target is _aten._scaled_mm_v2.default:
         call, table = call_of_recipes(*arguments, **named), ENABLED
@@ -169,6 +169,9 @@ def _fused(
     if server is None or not _has_kernel(server, calls, activation, residual, is_gated):
         return False
     call, rows, shape = calls[0], first.node.meta["val"].shape, node.meta["val"].shape
+    columns = sum(b.meta["val"].shape[1] for b in bs) // (2 if is_gated else 1)
+    if node.meta["val"].dtype is not call.out_dtype or math.prod(shape) != rows[0] * columns:
+        return False  # it is cast as well, or its operands are expanded
     with graph.inserting_before(node):
         if residual is not None and residual.meta["val"].dim() != 2:
             residual = called(graph, _aten.reshape.default, (residual, list(rows)))

@@ -13,11 +13,16 @@ from hktune.device.device import CALL_OPERANDS, END_OPERANDS, SCALED_OPERANDS, S
 from hktune.dispatch.choice import Choice
 from hktune.runtime.counts import Fallback
 
+_SCALED_SEVERAL_OPERANDS = (*SCALED_OPERANDS[:-1], *SEVERAL_OPERANDS[-2:])
+"""Those of several products with scales: where groups end, and the workspace, come last."""
+
 
 def _operands_of(operation: Operation) -> tuple[str, ...]:
     """What its prepared launches are called with, before the stream."""
     operands = operands_of(operation)
-    usual = SCALED_OPERANDS if "scale_a" in operands else SEVERAL_OPERANDS if operation.count else CALL_OPERANDS
+    usual: tuple[str, ...] = SEVERAL_OPERANDS if operation.count else CALL_OPERANDS
+    if "scale_a" in operands:
+        usual = _SCALED_SEVERAL_OPERANDS if operation.count else SCALED_OPERANDS
     return (*usual, *(name for name in END_OPERANDS if name in operands))
 
 

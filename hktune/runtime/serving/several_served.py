@@ -11,7 +11,7 @@ from torch import Tensor
 from hktune.core.problem import Key
 from hktune.device.device import PreparedLaunch
 from hktune.runtime.calls.operands import may_hold
-from hktune.runtime.calls.several_call import SeveralCall, refusal
+from hktune.runtime.calls.several_call import SeveralCall, Sizes, refusal
 from hktune.runtime.counts import Counts, Fallback
 from hktune.runtime.serving.place import Place
 from hktune.runtime.serving.route import KernelRoute, Route
@@ -19,7 +19,6 @@ from hktune.runtime.torch_state import operator_range, profiling
 
 _STRIDED_MAX = 1024  # launches kept, of about 3 KB each
 _ROUTES_MAX = 65536  # kept; beyond, all are dropped, so that a program with ever new M does not grow
-Sizes = tuple[int, int, int, int]
 
 
 class SeveralProducts:
@@ -40,11 +39,11 @@ class SeveralProducts:
             return Fallback.SHAPE
         if 0 in sizes:
             return Fallback.EMPTY
-        why = refusal(call, self._place.where)
+        why = refusal(call, sizes, self._place.where)
         if (
             why is None
             and out is not None
-            and not may_hold(out, call.a.dtype, call.out_shape, self._place.where, call.tensors)
+            and not may_hold(out, call.c_dtype, call.out_shape, self._place.where, call.tensors)
         ):
             why = Fallback.STRIDES
         if why is not None:
@@ -80,13 +79,15 @@ class SeveralProducts:
         return strided
 
     def _looked_up(self, call: SeveralCall, sizes: Sizes, layout: str) -> Route | Fallback:
-        key = (sizes, call.a.dtype, layout, call.offsets is None, call.divides_k, call.residual is None)
+        given = (call.offsets is None, call.divides_k, call.residual is None)
+        key = (sizes, call.a.dtype, call.out_dtype, call.steps, layout, given)
         known = self._routes.get(key)
         if known is None:
             operation = call.operation(layout, sizes[3])
             if len(self._routes) >= _ROUTES_MAX:
                 self._routes.clear()
-            known = self._routes[key] = self._route((*sizes[:3], str(operation)))
+            known = Fallback.STRIDES if operation is None else self._route((*sizes[:3], str(operation)))
+            self._routes[key] = known
         return known
 
     def _launched(self, launch: PreparedLaunch, route: Route, call: SeveralCall, out: Tensor | None) -> Tensor:
@@ -94,15 +95,23 @@ class SeveralProducts:
         if out is None:
             shape = call.out_shape
             strides = tuple(itertools.accumulate(shape[:0:-1], operator.mul, initial=1))[::-1]
-            out = place.empty(shape, strides, call.a.dtype)
+            out = place.empty(shape, strides, call.c_dtype)
         stream = place.stream()
         workspace = place.workspace(route, stream)
-        a, b, offsets, residual = call
+        a, b, offsets, residual = call[:4]
+        scales = (call.scale_a, call.scale_b) if call.has_scales else ()
         added = () if residual is None else (residual.contiguous(),)
         if profiling():
-            with operator_range("hktune::grouped_mm" if offsets is not None else "hktune::bmm", a, b):
-                launch(a, b, out, None, offsets, workspace, *added, stream)
+            with operator_range(_shown(call), a, b):
+                launch(a, b, out, None, *scales, offsets, workspace, *added, stream)
         else:
-            launch(a, b, out, None, offsets, workspace, *added, stream)
+            launch(a, b, out, None, *scales, offsets, workspace, *added, stream)
         self._counts.ran(route.near, route.sibling)
         return out
+
+
+def _shown(call: SeveralCall) -> str:
+    """What a profiler shows."""
+    if call.has_scales:
+        return "hktune::scaled_grouped_mm"
+    return "hktune::bmm" if call.offsets is None else "hktune::grouped_mm"

@@ -33,10 +33,14 @@ class TableEntries:
         """Of the operations that it has entries of."""
         return frozenset(each.kind for each in self._operations)
 
+    def does(self, kind: str, *steps: str) -> bool:
+        """Whether it has entries of products of this kind with these steps behind."""
+        return any(each.kind == kind and each.epilogue == steps for each in self._operations)
+
     @property
-    def adds_to_batches(self) -> bool:
-        """Whether it has entries of batches whose products are added to something."""
-        return any(each.kind == "batched" and each.has_residual for each in self._operations)
+    def has_several_scaled(self) -> bool:
+        """Whether it has entries of several products with scales."""
+        return any(each.count and each.scales for each in self._operations)
 
     @property
     def has_scaled(self) -> bool:

@@ -21,6 +21,7 @@ LOCK_WAIT_S = 3
 STUDIES = FileKind("a file of Optuna's studies", 1 << 30, StoreError, "pass an SQLite database or a journal of Optuna")
 _SQLITE, _JOURNAL = b"SQLite format 3\0", b'{"op_code":'
 _SQLITE_URL = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<path>.+)\Z", re.DOTALL)
+_IN_MEMORY = re.compile(r"sqlite(?:\+pysqlite)?://(?:/?|/:memory:)\Z")
 _PASSWORD = re.compile(r"(?<=://)(?P<user>[^:@/\s]*):[^@/\s]*@")
 
 
@@ -69,7 +70,9 @@ class StudyPlace:
 
     @property
     def sqlite_file(self) -> Path | None:
-        """The file of an SQLite database."""
+        """The file of an SQLite database. Raises InputError for one that is in no file."""
+        if _IN_MEMORY.match(self.text):
+            raise InputError(f"{self}: is a database in memory, gone with the run: write sqlite:///FILE")
         named = _SQLITE_URL.match(self.text)
         if named:
             return Path(named["path"])

@@ -1,8 +1,8 @@
 """After all else was measured: what energy the best of each shape take, as far as a budget of seconds goes.
 
 It is asked for those that a table may choose among, the kernels that may be used for a shape's best, and for the
-vendor's library. Shapes with such a choice come first, and of these the ones whose calls take longest: there most
-energy is at stake.
+vendor's library.
+Shapes with such a choice come first, and of these the ones whose calls take longest: there most energy is at stake.
 """
 
 from __future__ import annotations

@@ -1,0 +1,143 @@
+"""Grouped products as torch operators: `hktune::grouped_finished`, with gates or an activation behind, and
+`hktune::scaled_grouped_mm`, of numbers of 8 bits. Both mean the table that is current when they run.
+
+Neither has a gradient of its own. Where one is asked of the first, it is the product, and torch's own of the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils.flop_counter import register_flop_formula
+
+from hktune.core.errors import TableError
+from hktune.runtime import operators
+from hktune.runtime.calls.call_operations import KERNEL_DTYPES
+from hktune.runtime.calls.gradients import asks_gradient
+from hktune.runtime.calls.several_by_torch import by_torch
+from hktune.runtime.calls.several_call import SeveralCall
+from hktune.runtime.loaded import LoadedTable
+from hktune.runtime.torch_state import has_dispatch_mode, is_transformed_in_trace
+
+_library = operators._library
+_library.define("grouped_finished(Tensor a, Tensor b, Tensor? offs, str[] steps) -> Tensor")
+_library.define(
+    "scaled_grouped_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? offs, ScalarType out_dtype, "
+    "bool use_fast_accum) -> Tensor"
+)
+
+
+@runtime_checkable
+class NotesSeveral(Protocol):
+    """A dispatch mode that counts these products as they are called: below, they may be others of torch's."""
+
+    def several_without_table(self, call: SeveralCall) -> Tensor:
+        """torch's own products, counted."""
+
+
+def noted_without_table(call: SeveralCall) -> Tensor | None:
+    """What a mode that counts gets where there is no table: so a model can be recorded before there is one. None where
+    no such mode is on, or there is a table."""
+    if not has_dispatch_mode() or operators.found_table(operators.CURRENT) is not None:
+        return None
+    mode = _get_current_dispatch_mode()
+    return mode.several_without_table(call) if isinstance(mode, NotesSeveral) else None
+
+
+def current_table() -> LoadedTable:
+    """Raises TableError where there is none."""
+    table = operators.table_numbered(operators.CURRENT)
+    if not isinstance(table, LoadedTable):
+        raise TableError(f"the current table is a {type(table).__name__}: load one by hktune.load")
+    return table
+
+
+def _finished(a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str]) -> Tensor:
+    return current_table().several(SeveralCall(a, b, offs, steps=tuple(steps))).contiguous()
+
+
+def _fake_finished(a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str]) -> Tensor:
+    return a.new_empty(SeveralCall(a, b, offs, steps=tuple(steps)).out_shape)
+
+
+def _first_finished(keys: object, a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str]) -> Tensor:
+    """The operator as torch's dispatcher meets it first."""
+    del keys
+    if asks_gradient(a, b):
+        return by_torch(SeveralCall(a, b, offs, steps=tuple(steps)))
+    with torch._C._AutoDispatchBelowAutograd():
+        return grouped_finished(a, b, offs, steps)
+
+
+def _scaled(
+    a: Tensor,
+    b: Tensor,
+    scale_a: Tensor,
+    scale_b: Tensor,
+    offs: Tensor | None,
+    out_dtype: torch.dtype,
+    use_fast_accum: bool,
+) -> Tensor:
+    call = SeveralCall(a, b, offs, None, scale_a, scale_b, out_dtype, use_fast_accum=use_fast_accum)
+    return current_table().several(call).contiguous()
+
+
+def _fake_scaled(
+    a: Tensor,
+    b: Tensor,
+    scale_a: Tensor,
+    scale_b: Tensor,
+    offs: Tensor | None,
+    out_dtype: torch.dtype,
+    use_fast_accum: bool,
+) -> Tensor:
+    del scale_a, scale_b, use_fast_accum
+    return a.new_empty(SeveralCall(a, b, offs).out_shape, dtype=out_dtype)
+
+
+for _name, _function, _fake in (
+    ("grouped_finished", _finished, _fake_finished),
+    ("scaled_grouped_mm", _scaled, _fake_scaled),
+):
+    _library.impl(_name, _function, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"hktune::{_name}", _fake, lib=_library)
+_library.impl("grouped_finished", _first_finished, "Autograd", with_keyset=True)
+
+
+@register_flop_formula([torch.ops.hktune.grouped_finished, torch.ops.hktune.scaled_grouped_mm])
+def _flops(
+    left_shape: Sequence[int], right_shape: Sequence[int], *others: object, out_shape: Sequence[int], **named: object
+) -> int:
+    """Of a left [..., K] and a right [..., K, N]: all rows are of some product."""
+    del others, named
+    return 2 * math.prod(out_shape[:-1]) * right_shape[-1] * left_shape[-1]
+
+
+grouped_finished: Callable[..., Tensor] = torch.ops.hktune.grouped_finished.default
+scaled_grouped_mm: Callable[..., Tensor] = torch.ops.hktune.scaled_grouped_mm.default
+
+
+def _does(steps: Sequence[str]) -> bool:
+    """Whether the current table has an entry of grouped products with these steps."""
+    found = operators.found_table(operators.CURRENT)
+    return isinstance(found, LoadedTable) and found.does("grouped", *steps)
+
+
+# To a tracer it is a constant.
+_does_in_trace: Callable[[Sequence[str]], bool] = torch.compiler.assume_constant_result(_does)  # type: ignore[no-untyped-call]
+
+
+def traced_finished(call: SeveralCall) -> Tensor:
+    """What torch.compile's tracer makes of products with steps behind: the operator where the table has such an entry
+    by now, and a kernel may take these operands. Else it is torch's own, of which a compiler may fuse the steps."""
+    a, b, offs = call[:3]
+    may_take = a.dtype in KERNEL_DTYPES and b.dtype is a.dtype and (a.dim(), b.dim()) == (2, 3)
+    asks = asks_gradient(a, b) or is_transformed_in_trace()
+    if asks or not may_take or not _does_in_trace(call.steps):
+        return by_torch(call)
+    return grouped_finished(a, b, offs, list(call.steps))
