@@ -12,6 +12,7 @@ from hktune.runtime import grouped_operator
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.several_by_torch import by_torch, finished, steps_of
 from hktune.runtime.calls.several_call import SeveralCall
+from hktune.runtime.counts import Fallback
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.torch_state import compiling, grad_enabled, is_plain, is_transformed
 
@@ -97,7 +98,12 @@ def _product(call: SeveralCall) -> Tensor:
         return by_torch(call)  # which `enable` has asked of the table, in a compiled graph too
     table = grouped_operator.current_table()
     if asks_gradient(call.a, call.b):
-        return by_torch(call) if call.divides_k else _taped(call.a, call.b, call.offsets, table)
+        if call.divides_k:
+            return by_torch(call)
+        found = table.several_by_kernel(call)
+        if isinstance(found, Fallback):
+            return table.vendor_several(found, call)  # with torch's gradient, which takes what torch takes
+        return _taped(call.a, call.b, call.offsets, table, [found])
     return table.several(call)
 
 
@@ -127,16 +133,17 @@ class _Context(Protocol):
 
 
 class _Grouped(torch.autograd.Function):
-    """A grouped product of which somebody will ask a gradient."""
+    """A grouped product by a kernel, of which somebody will ask a gradient. It is made already, and is all of `made`:
+    a list, of which autograd asks nothing."""
 
     @staticmethod
-    def forward(ctx: _Context, a: Tensor, b: Tensor, offs: Tensor, table: LoadedTable) -> Tensor:
+    def forward(ctx: _Context, a: Tensor, b: Tensor, offs: Tensor, table: LoadedTable, made: list[Tensor]) -> Tensor:
         ctx.save_for_backward(a, b, offs)
         ctx.table = table
-        return table.several(SeveralCall(a, b, offs))
+        return made.pop()
 
     @staticmethod
-    def backward(ctx: _Context, *grads: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: _Context, *grads: Any) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         (grad,), (a, b, offs) = grads, ctx.saved_tensors
         for_a, for_b, *_ = ctx.needs_input_grad
         of_a = of_b = None
@@ -149,7 +156,7 @@ class _Grouped(torch.autograd.Function):
             call = SeveralCall(left.contiguous().mT, right.contiguous(), offs)
             of_b = by_torch(call) if grad_enabled() else ctx.table.backward_several(call)
             of_b = of_b.mT if left is grad else of_b
-        return of_a, of_b, None, None
+        return of_a, of_b, None, None, None
 
 
 _taped: Callable[..., Tensor] = _Grouped.apply

@@ -274,22 +274,24 @@ class LoadedTable(TableEntries):
     def several(self, call: SeveralCall) -> Tensor:
         """torch's batched or grouped product, where nothing watches. What is before steps is another call, which a
         kernel may serve."""
-        found = self._several(call)
-        if not isinstance(found, Fallback):
-            return found
+        found = self.several_by_kernel(call)
+        return self.vendor_several(found, call) if isinstance(found, Fallback) else found
+
+    def vendor_several(self, why: Fallback, call: SeveralCall) -> Tensor:
+        """What torch makes of such a call that no kernel serves, for the reason `why`."""
         if call.steps:
             return several_finished(self.several(call.products), call.steps)
-        if found is not Fallback.TENSOR_TYPE:
-            self._counts.fell_back(found, call.a, call.b)
-            return self._counts.by_torch(found, several_by_torch, call)
+        if why is not Fallback.TENSOR_TYPE:
+            self._counts.fell_back(why, call.a, call.b)
+            return self._counts.by_torch(why, several_by_torch, call)
         # A TypeError where an operand is no tensor: nothing is served then.
-        out = self._counts.by_torch(found, several_by_torch, call)
-        self._counts.fell_back(found, call.a, call.b)
+        out = self._counts.by_torch(why, several_by_torch, call)
+        self._counts.fell_back(why, call.a, call.b)
         return out
 
     def backward_several(self, call: SeveralCall) -> Tensor:
         """The same in a backward pass: no warning speaks of it, and what has no entry is not counted."""
-        found = self._several(call)
+        found = self.several_by_kernel(call)
         if not isinstance(found, Fallback):
             return found
         if found is Fallback.NO_ENTRY:
@@ -299,20 +301,21 @@ class LoadedTable(TableEntries):
 
     def below_several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | None:
         """The same as `below` has a product."""
-        return self._counted_below(self._several(call, out))
+        return self._counted_below(self.several_by_kernel(call, out))
 
     def below_grouped(
         self, call: SeveralCall, before: Callable[..., Tensor], *operands: object, **named: object
     ) -> Tensor:
         """The same of groups, or what torch's own `before` makes of these operands: it may end in a product of each
         group, which are all one call."""
-        found = self._several(call)
+        found = self.several_by_kernel(call)
         self._counted_below(found)
         return (
             self._counts.by_torch(found, partial(before, *operands, **named)) if isinstance(found, Fallback) else found
         )
 
-    def _several(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | Fallback:
+    def several_by_kernel(self, call: SeveralCall, out: Tensor | None = None) -> Tensor | Fallback:
+        """The product below autograd, into `out` if there is one; or why torch is to be called."""
         place = self._place_of(call.a, call.tensors)
         return place if isinstance(place, Fallback) else place.several.product(call, out)
 

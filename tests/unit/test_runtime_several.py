@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,21 @@ def test_gradients_are_torchs(table: LoadedTable, layout: str) -> None:
         assert one.grad is not None
         assert other.grad is not None
         torch.testing.assert_close(one.grad.double(), other.grad.double(), rtol=2**-5, atol=1.0)
+
+
+def test_what_is_torchs_has_torchs_gradient(table: LoadedTable) -> None:
+    """Rows of 5 elements, which torch takes transposed alone: hktune's gradient would be of contiguous ones."""
+    found = []
+    for product in (hktune.grouped_mm, lambda a, b, offsets: torch._grouped_mm(a, b, offs=offsets)):
+        a = torch.randn(5, M, generator=torch.Generator().manual_seed(5)).bfloat16().t().requires_grad_()
+        b = torch.randn(GROUPS, 5, 8, generator=torch.Generator().manual_seed(6)).bfloat16().requires_grad_()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FallbackWarning)
+            product(a, b, torch.tensor(ENDS, dtype=torch.int32)).square().sum().backward()
+        found.append((a.grad, b.grad))
+    assert table.stats().fallbacks == {"strides": 1}
+    for mine, torchs in zip(*found, strict=True):
+        assert torch.equal(mine, torchs)
 
 
 def test_groups_of_k_are_the_kernels(table: LoadedTable) -> None:
