@@ -153,7 +153,8 @@ def _shapes(number: int) -> str:
 def _print_end(console: Console, summary: RunSummary) -> None:
     ended = "interrupted" if summary.interrupted else "stopped" if summary.stopped else None
     kept = "its trials cannot be read any more" if summary.trials_lost else "everything so far is kept"
-    word = f"{ended}, {kept}; run the same command to go on" if ended else "done"
+    how = "correct what is said below, then run" if summary.to_correct else "run"
+    word = f"{ended}, {kept}; {how} the same command to go on" if ended else "done"
     others = f" and {summary.others} of other shapes" if summary.others else ""
     counts = f"{len(summary.trials) - summary.others} trials of {_shapes(len(summary.names))}{others}"
     new = f"{summary.variants} new variants compiled and proved in {summary.elapsed_s:.0f} s"

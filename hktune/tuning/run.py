@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
-from hktune.core.errors import HktuneError
+from hktune.core.errors import HktuneError, SpaceError, TemplateError
 from hktune.core.interruption import Interruption
 from hktune.core.operation import Operation
 from hktune.core.outcome import Source
@@ -102,6 +102,7 @@ def _summary(run: BegunRun, end: _End, command: Sequence[str], interrupted: bool
         notes=(*run.ledger.notes, *place.notes, *run.notes, *(note for work in run.works for note in work.notes)),
         raced=tuple(run.raced),
         trials_lost=bool(end.lost),
+        to_correct=any(isinstance(error, SpaceError | TemplateError) for error in end.stopped),
         no_table=bool(end.untabled or place.spaces.own.template.not_for_production),
     )
 

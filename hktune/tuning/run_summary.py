@@ -27,7 +27,7 @@ class RunSummary:
     `spaces` what was searched. `again` has the words of the command that proves one config again on the same device,
     `command` those of this run. `stopped` says why the run, or a part of it, could not go on; `notes` what else was
     noticed. `raced` are the kernels of others. `trials_lost`: trials.csv cannot be read any more; `no_table`: none
-    could be written.
+    could be written. `to_correct`: a mistake in a template or a space stopped it, and would stop it again.
 
     Seconds are wall clock; `variants` counts what was compiled and proved by this run.
     """
@@ -46,6 +46,7 @@ class RunSummary:
     notes: tuple[str, ...] = ()
     trials_lost: bool = False
     no_table: bool = False
+    to_correct: bool = False
     raced: Sequence[Raced] = ()
 
     @cached_property

@@ -329,3 +329,10 @@ def test_what_is_not_there_is_not_claimed(trials_lost: bool, no_table: bool, lef
     text = printed(told, 120)
     assert text.endswith(left)
     assert ("everything so far is kept" in text) is not trials_lost
+
+
+def test_what_a_mistake_stopped_is_not_said_to_go_on_by_itself() -> None:
+    stopped = replace(summary(TRIALS), stopped=("constraint fits: divides by zero",))
+    assert "stopped, everything so far is kept; run the same command to go on: 6 trials" in printed(stopped, 120)
+    text = printed(replace(stopped, to_correct=True), 120).replace("\n", " ")
+    assert "kept; correct what is said below, then run the same command to go on: 6 trials" in text
