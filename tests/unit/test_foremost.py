@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hktune.core.config import Config, Value
+from hktune.core.errors import SpaceError
 from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.space import Domain, SearchSpace, load_space
@@ -115,3 +117,23 @@ def test_other_operations_have_one_too(said: str) -> None:
     domain = space(H200).domain(Problem(2048, 4096, 2048, operation_of(said)))
     assert foremost(domain)
     assert all(map(domain.is_legal, foremost(domain)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("{varied: [block], bases: [{}], least: [waves]}", "foremost names no parameter 'block'"),
+        ("{varied: [block_m], bases: [{}], least: [rounds]}", "unknown name 'rounds'"),
+        ("{varied: [block_m], bases: [{block_m: 3}], least: [waves]}", "block_m=3 is not a legal value"),
+        ("{varied: [block_m], bases: [{}], least: [waves], when: block_m > 8}", "unknown name 'block_m'"),
+        ("{varied: [block_m], bases: [{}], least: [waves], most: [depths]}", "foremost names no parameter 'depths'"),
+    ],
+)
+def test_a_rule_that_names_what_is_not_there_is_refused(rule: str, said: str, tmp_path: Path) -> None:
+    text = SPACE.read_text()
+    start, end = text.index("foremost:\n"), text.index("# Those that were fastest on nine shapes")
+    path = tmp_path / "space.yaml"
+    path.write_text(f"{text[:start]}foremost:\n  - {rule}\n\n{text[end:]}")
+    with pytest.raises(SpaceError, match=re.escape(said)) as refused:
+        load_space(path)
+    assert len(str(refused.value).splitlines()) == 1
