@@ -311,9 +311,9 @@ class Derived:
         needed = frozenset().union(*(expression.names for expression in self.expressions.values()))
         return needed - self.expressions.keys()
 
-    def reduced_to(self, name: str) -> Derived:
-        """Only what `name` needs, itself last."""
-        kept, open_names = {name}, [name]
+    def reduced_to(self, *names: str) -> Derived:
+        """Only what `names` need, the last of them last."""
+        kept, open_names = {*names}, [*names]
         while open_names:
             needed = self.expressions[open_names.pop()].names & self.expressions.keys() - kept
             kept |= needed

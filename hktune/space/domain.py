@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from itertools import chain, islice, zip_longest
@@ -17,6 +17,7 @@ from hktune.core.config import Config, Value
 from hktune.core.errors import SpaceError
 from hktune.core.expression import Derived
 from hktune.core.problem import Problem
+from hktune.space.foremost import ForemostRule, Group
 from hktune.space.rules import Bound, Constraint, Parameter, Step, Violation, filled, passes
 
 DESCENTS = 6
@@ -62,6 +63,9 @@ class Rules(Protocol):
     derived: Derived
     estimate: Derived
     seeds: tuple[Config, ...]
+    foremost: tuple[ForemostRule, ...]
+
+    def foremost_groups(self, rule: ForemostRule) -> Sequence[Group]: ...
 
     def facts(self, problem: Problem | None) -> Bound: ...
 
@@ -102,7 +106,8 @@ class Domain:
     @cached_property
     def seeds(self) -> tuple[Config, ...]:
         """What to try first, best first: what is preferred; then the space's named good configs that are legal here;
-        where it has an estimate, also what else that favours, all in its order. An order has every other turn."""
+        where it has an estimate, also what else that favours, all in its order, and after the first of them what is
+        foremost. An order has every other turn."""
         first = filter(self.has_values_of, self._preferred)
         usual = self._usual_seeds()
         if self._order is not None:
@@ -128,7 +133,26 @@ class Domain:
         named = tuple(seed for seed in self.space.seeds if self.is_legal(seed))
         if not self.has_estimate:
             return named
-        return sorted(dict.fromkeys(chain(named, self._suggested(named))), key=self.estimate)
+        in_order = sorted(dict.fromkeys(chain(named, self._suggested(named))), key=self.estimate)
+        return [*in_order[:1], *self._foremost(), *in_order[1:]]
+
+    def _foremost(self) -> Iterator[Config]:
+        """What the space's rules put foremost here. The estimate has a say in the parameters that a rule does not vary,
+        in those alone."""
+        for rule in self.space.foremost:
+            if rule.when.value(self._fixed):
+                groups = rule.best_first(self.space.foremost_groups(rule), self._fixed)
+                found = next(filter(self.is_legal, chain.from_iterable(groups)), None)
+                if found is not None:
+                    yield self._with_most(self._descended(found, rule.held), rule.most)
+
+    def _with_most(self, config: Config, names: Sequence[str]) -> Config:
+        """`config` with the largest legal value of each of the parameters `names`, one after the other."""
+        for name in names:
+            values = next(parameter.values for parameter in self.parameters if parameter.name == name)
+            larger = (Config({**config, name: value}) for value in reversed(values))
+            config = next(filter(self.is_legal, larger), config)
+        return config
 
     def _suggested(self, named: Sequence[Config]) -> Iterable[Config]:
         """What else the estimate favours: where descents from the best of `named` end."""
@@ -197,6 +221,14 @@ class Domain:
         """Every legal config, in order; a branch is left as soon as a constraint on what is chosen fails."""
         return map(self._chosen, self._walk(0, len(self.parameters), dict(self._fixed)))
 
+    def restricted(self, among: Mapping[str, Sequence[Value]]) -> Iterator[Config]:
+        """Every legal config whose parameters that `among` names have a value of its list, in order."""
+
+        def values(parameter: Parameter) -> Sequence[Value]:
+            return among.get(parameter.name, parameter.values)
+
+        return map(self._chosen, self._walk(0, len(self.parameters), dict(self._fixed), values))
+
     def listed(self, most: int) -> list[Config] | None:
         """Every legal config, in order; None where they are more than `most`, or hard to find among all combinations of
         values."""
@@ -241,25 +273,26 @@ class Domain:
     def _chosen(self, scope: Bound) -> Config:
         return Config({parameter.name: scope[parameter.name] for parameter in self.parameters})
 
-    def _descended(self, config: Config) -> Config:
+    def _descended(self, config: Config, held: Collection[str] = ()) -> Config:
         """The last of the configs that each are the best neighbour of the one before, by the estimate. A change that is
-        no gain by itself is not looked at."""
-        weighed = [each for each in self.parameters if each.name in self.space.estimate.free_names]
+        no gain by itself is not looked at, and none of the parameters that are `held`."""
+        weighing = self.space.estimate.free_names - {*held}
+        weighed = [each for each in self.parameters if each.name in weighing]
         while True:
             now = self.estimate(config)
             changes = [(parameter.name, value) for parameter in weighed for value in parameter.values]
             better = [change for change in changes if self.estimate({**config, change[0]: change[1]}) < now]
-            moved = (self._moved(config, name, value) for name, value in better)
+            moved = (self._moved(config, name, value, held) for name, value in better)
             best = min((each for each in moved if each is not None), key=self.estimate, default=config)
             if self.estimate(best) >= now:
                 return config
             config = best
 
-    def _moved(self, config: Mapping[str, Value], name: str, value: Value) -> Config | None:
+    def _moved(self, config: Mapping[str, Value], name: str, value: Value, held: Collection[str] = ()) -> Config | None:
         changed = {**config, name: value}
         if self.is_legal(changed):
             return Config(changed)
-        involved = self._involved(changed) - {name}
+        involved = self._involved(changed) - {name, *held}
         repairs = [
             (abs(position - parameter.index(config[parameter.name])), order, position, parameter)
             for order, parameter in enumerate(self.parameters)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from hktune.core.config import Config, Value
 from hktune.core.expression import Derived
 from hktune.core.problem import Problem
+from hktune.space.foremost import ForemostRule, Group
 from hktune.space.listed import ListedDomain
 from hktune.space.rules import Bound, Constraint, Parameter, Step
 
@@ -29,11 +30,17 @@ class RecordedSpace:
     derived: Derived = field(default_factory=lambda: Derived({}))
     estimate: Derived = field(default_factory=lambda: Derived({}))
     seeds: tuple[Config, ...] = ()
+    foremost: tuple[ForemostRule, ...] = ()
 
     def facts(self, problem: Problem | None) -> Bound:
         """There are no rules to name any."""
         del problem
         return {}
+
+    def foremost_groups(self, rule: ForemostRule) -> Sequence[Group]:
+        """There are no rules that go through any."""
+        del rule
+        return []
 
     def scheduled(self, with_problem: bool) -> tuple[list[list[Step]], list[Step]]:
         """There are no rules to judge."""

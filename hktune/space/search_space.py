@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from msgspec import structs
@@ -25,8 +26,9 @@ from hktune.core.shipped import KERNELS, TEMPLATE_NAME
 from hktune.core.yaml_file import read_yaml
 from hktune.space.domain import Domain
 from hktune.space.fixed import fixed_choice
+from hktune.space.foremost import ForemostRule, Group
 from hktune.space.rules import Bound, Constraint, Parameter, Step, Violation, roots, schedule
-from hktune.space.space_schema import ConstraintDescription, Scalar, SpaceDescription
+from hktune.space.space_schema import ConstraintDescription, ForemostDescription, Scalar, SpaceDescription
 from hktune.template import Template, load_template
 from hktune.template.template import PROBLEM_NAMES
 
@@ -78,9 +80,9 @@ class SearchSpace:
     Its template renders the code of one operation, the template's first; `for_operation` has the others.
     """
 
-    def __init__(self, description: SpaceDescription, template: Template) -> None:
+    def __init__(self, description: SpaceDescription, template: Template, compute_units: int | None = None) -> None:
         self.name = description.name
-        self._description, self._any_template = description, template
+        self._description, self._any_template, self._compute_units = description, template, compute_units
         self._of_operation: dict[Operation, SearchSpace] = {template.operation: self}
         self.template = template.within(self._require_own_of)
         self.arch = arch_named(template.arch)
@@ -103,6 +105,8 @@ class SearchSpace:
         legal = self._legal_seed if usual else self.config  # rules may allow a seed for the usual operation alone
         seeds = [legal(seed) for seed in [{}, *description.seeds_of(template.operation.a_dtype.width_bits)]][1:]
         self.seeds = tuple(seed for seed in dict.fromkeys(seeds) if usual or self.is_legal(seed))
+        self.foremost = tuple(map(self._foremost_rule, description.foremost))
+        self._foremost_groups: dict[tuple[tuple[str, ...], tuple[Config, ...]], Sequence[Group]] = {}
         fixed = description.fixed_choice
         chosen = partial(self._legal_seed, what="fixed choice") if usual else self.config
         self.fixed_choice = fixed_choice(fixed, chosen) if fixed else None
@@ -111,10 +115,18 @@ class SearchSpace:
         """This space with its template for `operation`. Raises InputError for one that the template cannot do."""
         code = self.template.code_operation(operation)
         if code not in self._of_operation:
-            other = SearchSpace(self._description, self._any_template.for_operation(code))
+            other = SearchSpace(self._description, self._any_template.for_operation(code), self._compute_units)
             other._of_operation = self._of_operation
             self._of_operation[code] = other
         return self._of_operation[code]
+
+    def foremost_groups(self, rule: ForemostRule) -> Sequence[Group]:
+        """What one of the rules `foremost` goes through: configs that are legal without a problem."""
+        key = (rule.varied, rule.bases)
+        if key not in self._foremost_groups:
+            of_bases = (self.domain(None).restricted(rule.among(base)) for base in rule.bases)
+            self._foremost_groups[key] = rule.groups(chain.from_iterable(of_bases))
+        return self._foremost_groups[key]
 
     @property
     def estimate_constants(self) -> dict[str, int]:
@@ -124,7 +136,13 @@ class SearchSpace:
     def with_estimate(self, constants: Mapping[str, int]) -> SearchSpace:
         """This space with other `constants` in its estimate. Raises SpaceError for one that it does not have."""
         estimate = self._estimate_of(constants)
-        return SearchSpace(structs.replace(self._description, estimate=estimate), self._any_template)
+        description = structs.replace(self._description, estimate=estimate)
+        return SearchSpace(description, self._any_template, self._compute_units)
+
+    def on(self, compute_units: int) -> SearchSpace:
+        """This space for a device with so many compute units: boards of one architecture differ, and so do parts of a
+        board. Kernels are the same; its expressions count with them, so the estimate and what is foremost do."""
+        return SearchSpace(self._description, self._any_template, compute_units)
 
     def estimate_with(self, constants: Mapping[str, int]) -> Derived:
         """The estimate alone of `with_estimate`, over a scope of config, a problem's facts, and what the space derives
@@ -181,7 +199,8 @@ class SearchSpace:
         """What rules may name that no choice changes: the architecture, the operation, and the problem's sizes."""
         operation = problem.operation if problem else self.template.operation
         sizes = {**problem.sizes, "groups": problem.groups} if problem else {}
-        return {"arch": self.arch, "operation": facts_of(operation), **sizes}
+        arch = self.arch if self._compute_units is None else replace(self.arch, compute_units=self._compute_units)
+        return {"arch": arch, "operation": facts_of(operation), **sizes}
 
     def scheduled(self, with_problem: bool) -> tuple[list[list[Step]], list[Step]]:
         """What its domains judge at each level (`rules.schedule`), and all of it in order: one for all problems."""
@@ -265,6 +284,24 @@ class SearchSpace:
             expression.check_names(known | own.keys())
         estimate = Derived({**self.derived.expressions, **own}, "estimate")
         return estimate.reduced_to(list(own)[-1]) if own else Derived({})
+
+    def _foremost_rule(self, description: ForemostDescription) -> ForemostRule:
+        for name in (*description.varied, *description.held, *description.most):
+            if name not in self._parameter:
+                raise SpaceError(f"foremost names no parameter {name!r}: known are {', '.join(self._parameter)}")
+        when = Expression(description.when, "foremost, when")
+        when.check_names(PROBLEM_NAMES)
+        known = {**self.derived.expressions, **self.estimate.expressions}
+        names = tuple(f"least {place}" for place in range(1, len(description.least) + 1))
+        least = dict(zip(names, description.least, strict=True))
+        require = Derived({**known, "require": description.require}, "foremost").reduced_to("require")
+        ordered = Derived({**known, **least}, "foremost")
+        for expression in (*require.expressions.values(), *ordered.expressions.values()):
+            expression.check_names(self._parameter.keys() | ordered.expressions.keys() | PROBLEM_NAMES | RECORDS)
+        bases = tuple(map(self.config, description.bases))
+        by = (require, ordered.reduced_to(*names), names)
+        held = (*description.varied, *description.held)
+        return ForemostRule(tuple(description.varied), bases, when, *by, held, tuple(description.most))
 
     def _constraint(self, description: ConstraintDescription) -> Constraint:
         where = f"constraint {description.name}"

@@ -25,6 +25,16 @@ class ConstraintDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=T
     reason: Prose
 
 
+class ForemostDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    varied: Annotated[list[Name], Meta(min_length=1, max_length=8)]
+    bases: Annotated[list[Scalars], Meta(min_length=1, max_length=16)]
+    least: Annotated[list[Scalar], Meta(min_length=1, max_length=8)]
+    when: Scalar = True
+    require: Scalar = True
+    held: Annotated[list[Name], Meta(max_length=8)] = []
+    most: Annotated[list[Name], Meta(max_length=8)] = []
+
+
 class FixedCaseDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     when: Scalar
     config: Scalars
@@ -39,6 +49,8 @@ class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`estimate` are named expressions, and plain numbers, which are its constants. The last one says about how long a
     config takes for m, n and k, in any unit. It orders what a search tries first, and is never reported as a time.
     `seeds` are tried first, and before them those `of_8_bits`, or `of_fewer_bits`, where elements of A have so many.
+    With an estimate, each of `foremost` adds the config whose numbers are least of all combinations of a few
+    parameters.
     `fixed_choice` is what a summary compares the best with, in addition to the defaults."""
 
     name: Name
@@ -50,6 +62,7 @@ class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     seeds_of_8_bits: Annotated[list[Scalars], Meta(max_length=1024)] = []
     seeds_of_fewer_bits: Annotated[list[Scalars], Meta(max_length=1024)] = []
     estimate: Scalars = {}
+    foremost: Annotated[list[ForemostDescription], Meta(max_length=8)] = []
     fixed_choice: FixedChoiceDescription | None = None
 
     def seeds_of(self, width_bits: int) -> list[Scalars]:
