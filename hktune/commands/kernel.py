@@ -160,18 +160,18 @@ def verify_kernel(options: argparse.Namespace) -> int:
     data, symbol = _code(options)
     with working(lambda: f"executing {kernel_name(symbol)}"):
         verdict = kernel_file.judge(data, symbol, run)
-    if options.dump:
-        _dump(options.dump, verdict.outputs)
-    if options.timeline:
-        _write_timeline(options.timeline, verdict)
-    if options.sarif:
-        _write_sarif(options.sarif, verdict, options.kernel)
     if options.json:
         from hktune.report.findings.finding_records import verdict_record
 
         print(json.dumps(verdict_record(verdict)))
     else:
         _print(verdict, run)
+    if options.dump:
+        _dump(options.dump, verdict.outputs)
+    if options.timeline:
+        _write_timeline(options.timeline, verdict)
+    if options.sarif:
+        _write_sarif(options.sarif, verdict, options.kernel)
     return _exit_code(verdict)
 
 
@@ -214,6 +214,8 @@ def _expected(words: list[str]) -> dict[str, Path]:
     for name, separator, file in pairs:
         if not (name and separator and file):
             raise InputError(f"--expect {name}{separator}{file}: write --expect NAME=FILE.npy")
+        if [other for other, _, _ in pairs].count(name) > 1:
+            raise InputError(f"--expect {name}={file}: {name} is given twice: leave one out")
     return {name: Path(file) for name, _, file in pairs}
 
 

@@ -51,6 +51,21 @@ def test_a_right_kernel_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out.startswith("reverse: no hazard found")
 
 
+def test_what_was_found_is_said_where_a_file_of_it_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify(tmp_path, REVERSE, *REVERSED, "--try-seconds", "0", "--sarif", str(tmp_path / "none" / "x")) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("reverse: no hazard found")
+    assert err.startswith("hktune: --sarif ")
+
+
+def test_an_output_is_compared_with_one_array(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = ("--expect", f"y={tmp_path / 'a.npy'}", "--expect", f"y={tmp_path / 'b.npy'}")
+    assert verify(tmp_path, REVERSE, *REVERSED, *twice) == 2
+    assert "y is given twice: leave one out" in capsys.readouterr().err
+
+
 def test_a_missing_barrier_is_named_with_its_source_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(tmp_path, REVERSE.replace("__syncthreads();", ""), *REVERSED) == 1
     out = capsys.readouterr().out
