@@ -283,6 +283,10 @@ def operation_of(text: str) -> Operation:
     words |= {"kind": words["kind"] or "gemm"}
     count = int(words.pop("count") or 0)
     operation = Operation(**words, epilogue=steps, count=count)
+    if words["kind"] in COUNTED and match["count"] and not count:
+        raise InputError(
+            f"operation {shown(text)} is of no product: say how many, such as {replace(operation, count=8)}"
+        )
     if str(operation) != text:
         raise InputError(f"operation {shown(text)} must be written {operation}")
     return operation

@@ -16,7 +16,7 @@ from hktune.core.errors import InputError, SpaceError, TemplateError
 from hktune.core.escaped import shown
 from hktune.core.expression import RECORDS, Derived, Expression, Scope
 from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, arguments_of
-from hktune.core.launch_rule import LaunchRule, specialised
+from hktune.core.launch_rule import WORK_ITEMS_MAX, LaunchRule, specialised
 from hktune.core.operand import operands_of
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, COUNTED, SWITCHED, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
@@ -37,7 +37,6 @@ from hktune.template.template_schema import TemplateDescription, Text
 TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
 
 NAMED_AT_MOST = 6  # operations of a template in an error: a template may do a hundred
-WORK_ITEMS_MAX = 2**32 - 1  # along an axis: a dispatch packet of HSA has 32 bits for them
 PROBLEM_NAMES = frozenset({"m", "n", "k", "groups"})
 _FILLED = re.compile(r"(-?[0-9]+|[A-Za-z_][A-Za-z0-9_]{0,63})\Z")
 

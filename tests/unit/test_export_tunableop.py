@@ -124,7 +124,10 @@ def test_where_torchs_own_choice_is_as_fast_it_stays(exported: Callable[..., tup
 def test_confirmed_rows_decide(exported: Callable[..., tuple[int, str, list[str]]]) -> None:
     problem = Problem(32, 64, 256, operation_of("bf16.nt"))
     lucky, steady = row(problem, HIPBLASLT, 8.0), row(problem, ROCBLAS, 9.0)
-    again = [replace(each, stage=Stage.CONFIRMED, time_us=time) for each, time in ((lucky, 11.0), (steady, 10.0))]
+    again = [
+        replace(each, stage=Stage.CONFIRMED, time_us=time_us, time_us_low=time_us, time_us_high=time_us)
+        for each, time_us in ((lucky, 11.0), (steady, 10.0))
+    ]
     _, _, [line] = exported([lucky, steady, *again])
     assert line.endswith(",Gemm_Rocblas_-621294427,0.01")
 
