@@ -29,6 +29,7 @@ class Arch:
     wave_size: int
     waves_per_simd: int
     waves_per_workgroup: int
+    work_items_max: int
     vgprs_per_simd: int
     vgprs_per_wave: int
     vgpr_granule: int
@@ -63,6 +64,7 @@ GFX950 = Arch(  # AMD CDNA4 ISA guide (2025-08) and white paper; granules from L
     wave_size=64,
     waves_per_simd=8,
     waves_per_workgroup=16,
+    work_items_max=2**32 - 1,  # along an axis: a dispatch packet has 32 bits for them (HSA runtime specification 1.2)
     vgprs_per_simd=512,
     vgprs_per_wave=512,
     vgpr_granule=8,
@@ -80,6 +82,7 @@ SM90A = Arch(  # NVIDIA CUDA C++ programming guide 13.0, table "Technical Specif
     wave_size=32,
     waves_per_simd=16,
     waves_per_workgroup=32,
+    work_items_max=(2**31 - 1) * 1024,  # along x: blocks of a grid times threads of a block
     vgprs_per_simd=512,  # 64 K 32-bit registers an SM, over 4 partitions of 32 lanes
     vgprs_per_wave=255,
     vgpr_granule=8,

@@ -21,7 +21,6 @@ from hktune.core.operation import BF16_NT, Operation
 Formula = int | str
 
 GRID_MAX = 2**31 - 1  # workgroups along an axis, HIP and CUDA
-WORK_ITEMS_MAX = 2**32 - 1  # along an axis: a dispatch packet of HSA has 32 bits for them
 WORKSPACE_BYTES_MAX = 1 << 36
 BLOCK_MAX = 1024  # work-items of a workgroup, HIP and CUDA
 LDS_BYTES_MAX = 1 << 20  # of a workgroup; no architecture comes near
@@ -45,7 +44,7 @@ class LaunchRule:
 
     def at(self, m: int, operation: Operation = BF16_NT) -> Launch | None:
         """The launch for m rows of `operation`; None when `requires` forbids it or a formula has no legal value."""
-        sizes = _sizes(self.grid, self.block, self.workspace_bytes, self.requires, m)
+        sizes = _sizes(self.grid, self.workspace_bytes, self.requires, m)
         if sizes is None:
             return None
         arguments = arguments_of(self.arguments, operation)
@@ -55,11 +54,7 @@ class LaunchRule:
 
 @functools.lru_cache(maxsize=SIZES_KEPT)
 def _sizes(
-    grid: tuple[Formula, Formula, Formula],
-    block: tuple[int, int, int],
-    workspace_bytes: Formula,
-    requires: tuple[str, ...],
-    m: int,
+    grid: tuple[Formula, Formula, Formula], workspace_bytes: Formula, requires: tuple[str, ...], m: int
 ) -> tuple[int, int, int, int] | None:
     """Grid and workspace for m rows, None where there are none that are legal. A table's entries share them, and each
     is asked for when the table is read and again when it is judged."""
@@ -72,9 +67,8 @@ def _sizes(
         ]
     except SpaceError:
         return None
-    counts = zip((x, y, z), block, strict=True)
-    is_grid = all(1 <= count <= GRID_MAX and count * size <= WORK_ITEMS_MAX for count, size in counts)
-    return (x, y, z, needed) if is_grid and 0 <= needed <= WORKSPACE_BYTES_MAX else None
+    legal = min(x, y, z) >= 1 and max(x, y, z) <= GRID_MAX and 0 <= needed <= WORKSPACE_BYTES_MAX
+    return (x, y, z, needed) if legal else None
 
 
 @functools.lru_cache(maxsize=FORMULAS_KEPT)

@@ -16,7 +16,7 @@ from hktune.core.errors import InputError, SpaceError, TemplateError
 from hktune.core.escaped import shown
 from hktune.core.expression import RECORDS, Derived, Expression, Scope
 from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, arguments_of
-from hktune.core.launch_rule import WORK_ITEMS_MAX, LaunchRule, specialised
+from hktune.core.launch_rule import LaunchRule, specialised
 from hktune.core.operand import operands_of
 from hktune.core.operation import BF16_NT, BF16_NT_BIAS, COUNTED, SWITCHED, Operation, facts_of, operation_of
 from hktune.core.outside_file import FileKind
@@ -174,10 +174,11 @@ class Template:
         dynamic_lds_bytes = self._bytes(asked.dynamic_lds_bytes, scope)
         workspace_bytes = self._bytes(asked.workspace_bytes, scope)
         grid, block = (grid_x, grid_y, grid_z), (block_x, block_y, block_z)
+        most = self._arch_record.work_items_max
         for axis, count, size in zip("xyz", grid, block, strict=True):
-            if count * size > WORK_ITEMS_MAX:
+            if count * size > most:
                 rule = f"launch grid {axis} is {count} workgroups of {size}"
-                raise TemplateError(f"{self.name}: {rule}: at most {WORK_ITEMS_MAX} work-items are along an axis")
+                raise TemplateError(f"{self.name}: {rule}: at most {most} work-items are along an axis")
         operation, adds_to_c = problem.operation, bool(self._value(asked.adds_to_c, scope))
         arguments = arguments_of(self._arguments_at(scope, operation), operation)
         sizes = (grid, block, dynamic_lds_bytes)
