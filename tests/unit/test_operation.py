@@ -98,7 +98,6 @@ def test_texts_are_equal_for_equal_operations_alone(one: Operation, other: Opera
         ("bf17.nt", f"dtype 'bf17' is not known: known are {', '.join(DTYPES)}"),
         ("bf16.nt+mish", "step 'mish' is not known: known are bias, accumulate, relu, gelu, gelu_tanh, silu"),
         ("bf16.nt+bias+bias", "a step twice"),
-        ("grouped0.bf16.nt", "'grouped0.bf16.nt' is of no product: say how many, such as grouped8.bf16.nt"),
         ("batched00.bf16.nt+bias", "is of no product: say how many, such as batched8.bf16.nt+bias"),
         ("bf16.nt+residual+bias", "must be written +bias+residual"),
         ("bf16.nt+silu+bias+gated", "+gated comes after +alpha or not, +bias or not, and then one activation or none"),

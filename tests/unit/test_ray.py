@@ -89,6 +89,7 @@ def table(directory: Path) -> Any:
     return content
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_a_node_finds_what_one_machine_finds(
     options: RunOptions, two_nodes: None, cluster: LocalCluster, cache: Path
 ) -> None:

@@ -79,6 +79,7 @@ def gpus_of(trials: list[Trial]) -> set[int | None]:
     return {trial.gpu for trial in trials}
 
 
+@pytest.mark.slow
 def test_what_two_gpus_of_one_machine_find_two_nodes_find_and_one_that_is_left(
     options: RunOptions, cluster: LocalCluster, cache: Path
 ) -> None:

@@ -198,7 +198,7 @@ def test_the_text_of_an_operation_says_how_many() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("grouped0.bf16.nt", "must be written grouped.bf16.nt"),
+        ("grouped0.bf16.nt", "is of no product: say how many, such as grouped8.bf16.nt"),
         ("grouped08.bf16.nt", "must be written grouped8.bf16.nt"),
         ("grouped65537.bf16.nt", "batched and grouped products are counted, from 1 to 65536, got 65537"),
         ("gemm8.bf16.nt", "batched and grouped products are counted, from 1 to 65536, got 8"),
