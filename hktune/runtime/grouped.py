@@ -12,6 +12,7 @@ from hktune.runtime import grouped_operator
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.several_by_torch import by_torch, finished, steps_of
 from hktune.runtime.calls.several_call import SeveralCall
+from hktune.runtime.calls.several_operators import call_with_scales
 from hktune.runtime.counts import Fallback
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.torch_state import compiling, grad_enabled, is_plain, is_transformed
@@ -79,7 +80,8 @@ def scaled_grouped_mm(
     Raises TableError when no table is loaded. Raises InputError, one line, for operands and scales that are none of
     these, where torch has no such product to refuse them.
     """
-    call = SeveralCall(a, b, offs, None, scale_a, scale_b, out_dtype, use_fast_accum=use_fast_accum)
+    operands = (a, b, scale_a, scale_b, offs, out_dtype, use_fast_accum)
+    call = call_with_scales(*operands)
     asks = asks_gradient(a, b, scale_a, scale_b)
     if not compiling():
         if is_plain():
@@ -88,7 +90,6 @@ def scaled_grouped_mm(
         noted = grouped_operator.noted_without_table(call)
         if noted is not None:
             return noted
-    operands = (a, b, scale_a, scale_b, offs, out_dtype, use_fast_accum)
     return by_torch(call) if asks else grouped_operator.scaled_grouped_mm(*operands)
 
 

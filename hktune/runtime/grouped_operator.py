@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from hktune.runtime.calls.call_operations import KERNEL_DTYPES
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.several_by_torch import by_torch
 from hktune.runtime.calls.several_call import SeveralCall
+from hktune.runtime.calls.several_operators import call_with_scales, call_with_steps
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.torch_state import has_dispatch_mode, is_transformed_in_trace
 
@@ -58,46 +59,29 @@ def current_table() -> LoadedTable:
 
 
 def _finished(a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str]) -> Tensor:
-    return current_table().several(SeveralCall(a, b, offs, steps=tuple(steps))).contiguous()
+    return current_table().several(call_with_steps(a, b, offs, steps)).contiguous()
 
 
 def _fake_finished(a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str]) -> Tensor:
-    return a.new_empty(SeveralCall(a, b, offs, steps=tuple(steps)).out_shape)
+    return a.new_empty(call_with_steps(a, b, offs, steps).out_shape)
 
 
 def _first_finished(keys: object, a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str]) -> Tensor:
     """The operator as torch's dispatcher meets it first."""
     del keys
     if asks_gradient(a, b):
-        return by_torch(SeveralCall(a, b, offs, steps=tuple(steps)))
+        return by_torch(call_with_steps(a, b, offs, steps))
     with torch._C._AutoDispatchBelowAutograd():
         return grouped_finished(a, b, offs, steps)
 
 
-def _scaled(
-    a: Tensor,
-    b: Tensor,
-    scale_a: Tensor,
-    scale_b: Tensor,
-    offs: Tensor | None,
-    out_dtype: torch.dtype,
-    use_fast_accum: bool,
-) -> Tensor:
-    call = SeveralCall(a, b, offs, None, scale_a, scale_b, out_dtype, use_fast_accum=use_fast_accum)
-    return current_table().several(call).contiguous()
+def _scaled(*operands: Any) -> Tensor:
+    return current_table().several(call_with_scales(*operands)).contiguous()
 
 
-def _fake_scaled(
-    a: Tensor,
-    b: Tensor,
-    scale_a: Tensor,
-    scale_b: Tensor,
-    offs: Tensor | None,
-    out_dtype: torch.dtype,
-    use_fast_accum: bool,
-) -> Tensor:
-    del scale_a, scale_b, use_fast_accum
-    return a.new_empty(SeveralCall(a, b, offs).out_shape, dtype=out_dtype)
+def _fake_scaled(*operands: Any) -> Tensor:
+    call = call_with_scales(*operands)
+    return call.a.new_empty(call.out_shape, dtype=call.c_dtype)
 
 
 for _name, _function, _fake in (

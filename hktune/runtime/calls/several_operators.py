@@ -42,7 +42,7 @@ def call_of_scaled_grouped(
     to C, or C is scaled."""
     if bias is not None or scale_result is not None:
         return None
-    return _scaled(a, b, scale_a, scale_b, offs, out_dtype or torch.bfloat16, use_fast_accum)
+    return call_with_scales(a, b, scale_a, scale_b, offs, out_dtype or torch.bfloat16, use_fast_accum)
 
 
 def call_of_scaled_grouped_recipes(
@@ -66,10 +66,10 @@ def call_of_scaled_grouped_recipes(
     are_plain = all(list(each) in _NO_SWIZZLE for each in (swizzle_a, swizzle_b)) and not contraction_dim
     if bias is not None or not are_of_rows or not are_plain:
         return None
-    return _scaled(a, b, scale_a[0], scale_b[0], offs, out_dtype or torch.bfloat16, use_fast_accum)
+    return call_with_scales(a, b, scale_a[0], scale_b[0], offs, out_dtype or torch.bfloat16, use_fast_accum)
 
 
-def _scaled(
+def call_with_scales(
     a: Tensor,
     b: Tensor,
     scale_a: Tensor,
@@ -82,7 +82,7 @@ def _scaled(
     return SeveralCall(a, b, offs, None, scale_a, scale_b, out_dtype, use_fast_accum=use_fast_accum)
 
 
-def _with_steps(a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str]) -> SeveralCall:
+def call_with_steps(a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str]) -> SeveralCall:
     """The arguments of hktune::grouped_finished."""
     return SeveralCall(a, b, offs, steps=tuple(steps))
 
@@ -91,7 +91,7 @@ CALLS_OF_OPERATORS: Mapping[str, Callable[..., SeveralCall | None]] = {
     "aten::_grouped_mm": call_of_grouped,
     "aten::_scaled_grouped_mm": call_of_scaled_grouped,
     "aten::_scaled_grouped_mm_v2": call_of_scaled_grouped_recipes,
-    "hktune::scaled_grouped_mm": _scaled,
-    "hktune::grouped_finished": _with_steps,
+    "hktune::scaled_grouped_mm": call_with_scales,
+    "hktune::grouped_finished": call_with_steps,
 }
 """By what the operators are called, the call that their arguments are; None where kernels know no such."""
