@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice, zip_longest
 from operator import itemgetter
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from hktune.core.errors import SpaceError
 from hktune.core.expression import Derived
 from hktune.core.problem import Problem
 from hktune.space.foremost import ForemostRule, Group
-from hktune.space.rules import Bound, Constraint, Parameter, Step, Violation, filled, passes
+from hktune.space.rules import Bound, Constraint, Parameter, Step, Violation, filled, passes, passes_known
 
 DESCENTS = 6
 """From so many of the seeds, the best by the estimate, what else it favours is sought."""
@@ -323,10 +323,21 @@ class Domain:
         one value of each parameter."""
 
         def shuffled(parameter: Parameter) -> Sequence[Value]:
-            values = among.get(parameter.name, parameter.values)
-            return rng.sample(values, len(values) if retreats else 1)
+            values = among.get(parameter.name, self._possible[parameter.name])
+            return values if len(values) == 1 else rng.sample(values, len(values) if retreats else 1)
 
         return self._walk(0, len(self.parameters), dict(self._fixed), shuffled, Looks(self) if retreats else None)
+
+    @cached_property
+    def _possible(self) -> dict[str, Sequence[Value]]:
+        """Of each parameter, the values that no rule on it alone forbids; where there is none, all."""
+        found = {parameter.name: list(filter(partial(self._may_be, parameter.name), parameter.values)) for parameter in self.parameters}
+        return {parameter.name: found[parameter.name] or parameter.values for parameter in self.parameters}
+
+    def _may_be(self, name: str, value: Value) -> bool:
+        """Whether all rules hold that can be judged with one parameter chosen."""
+        scope = {**self._fixed, name: value}
+        return passes_known(self._steps, scope)
 
     def _count(self, level: int, scope: Bound, known: list[dict[tuple[object, ...], int]]) -> int:
         """The legal ways to choose the parameters from `level` on; `known` has those found, by all they depend on."""

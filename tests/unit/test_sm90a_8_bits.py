@@ -105,8 +105,9 @@ def test_rows_of_16_elements_are_what_tensor_copies_need() -> None:
     assert of_operation.is_legal(config(), Problem(3, 8, 48, operation))
     broken = of_operation.violations(config(), Problem(3, 8, 40, operation))
     assert [str(violation) for violation in broken] == [
-        "aligned_k: k=40: TMA needs rows of A and B that are multiples of 16 bytes, so k a multiple of 16 where it is "
-        "their length"
+        f"aligned_{name.lower()}: rows of {name} are 40 bytes: TMA needs multiples of 16, for others take "
+        f"{name.lower()}_loads=bytes_8"
+        for name in "AB"
     ]
 
 

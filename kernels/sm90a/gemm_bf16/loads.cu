@@ -31,7 +31,7 @@ DEVICE void see_what_threads_wrote() { asm volatile("fence.proxy.async.shared::c
 
 DEVICE u32 element_at(const char* source) {
     u16 bits;
-    asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(bits) : "l"(source));
+    asm volatile("ld.global.u16 %0, [%1];" : "=h"(bits) : "l"(source));
     return bits;
 }
 
