@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from hktune.runtime import grouped_operator
+from hktune.runtime.calls.given import check_bool, check_dtype, check_tensors
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.several_by_torch import by_torch, finished, steps_of
 from hktune.runtime.calls.several_call import SeveralCall
@@ -33,6 +35,7 @@ def grouped_mm(a: Tensor, b: Tensor, offs: Tensor, *, activation: str | None = N
 
     Raises TableError when no table is loaded. Raises InputError for an activation that is not known.
     """
+    _check(a, b, offs)
     if activation is not None:
         return _finished(SeveralCall(a, b, offs, steps=steps_of(activation)))
     return _product(SeveralCall(a, b, offs))
@@ -52,6 +55,8 @@ def gated_grouped_mm(
     Raises TableError when no table is loaded. Raises InputError for an activation that is not known, and for matrices
     with an odd number of columns.
     """
+    _check(a, b, offs)
+    check_bool("gated_grouped_mm", "interleaved", interleaved)
     gates = "gated_interleaved" if interleaved else "gated"
     return _finished(SeveralCall(a, b, offs, steps=steps_of(activation, gates)))
 
@@ -80,7 +85,11 @@ def scaled_grouped_mm(
     Raises TableError when no table is loaded. Raises InputError, one line, for operands and scales that are none of
     these, where torch has no such product to refuse them.
     """
-    operands = (a, b, scale_a, scale_b, offs, out_dtype, use_fast_accum)
+    needed = (a, b, scale_a, scale_b)
+    check_tensors(partial(torch._scaled_grouped_mm, *needed, offs=offs), *needed, perhaps=(offs,))
+    check_dtype("scaled_grouped_mm", "out_dtype", out_dtype)
+    check_bool("scaled_grouped_mm", "use_fast_accum", use_fast_accum)
+    operands = (*needed, offs, out_dtype or torch.bfloat16, use_fast_accum)
     call = call_with_scales(*operands)
     asks = asks_gradient(a, b, scale_a, scale_b)
     if not compiling():
@@ -91,6 +100,10 @@ def scaled_grouped_mm(
         if noted is not None:
             return noted
     return by_torch(call) if asks else grouped_operator.scaled_grouped_mm(*operands)
+
+
+def _check(a: Tensor, b: Tensor, offs: Tensor) -> None:
+    check_tensors(partial(torch._grouped_mm, a, b, offs=offs), a, b, perhaps=(offs,))
 
 
 def _product(call: SeveralCall) -> Tensor:
