@@ -33,7 +33,7 @@ from hktune.tuning.ledger import Ledger
 from hktune.tuning.own_trials import require_own
 from hktune.tuning.priors.earlier import Earlier
 from hktune.tuning.rivals import Raced, Rival, chosen_rivals
-from hktune.tuning.run_options import RunOptions, asked_bench, asked_device, calibrated_spaces
+from hktune.tuning.run_options import RunOptions, asked_bench, asked_device, calibrated_spaces, check_vendor_only
 from hktune.tuning.searching.searches import Search
 from hktune.tuning.table_place import TablePlace
 from hktune.tuning.trial_rows import RowContext, now
@@ -91,6 +91,7 @@ def begin(
     options: RunOptions, settings: Settings, command: Sequence[str], callbacks: Callbacks, cluster: Cluster | None
 ) -> BegunRun:
     """What `options` ask for, read and checked. Raises HktuneError."""
+    check_vendor_only(options)
     device, space_file = asked_device(options, settings, cluster)
     found = options.found_shapes
     shapes = found.shapes

@@ -61,9 +61,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def options(tmp_path: Path) -> RunOptions:
     shapes = tmp_path / "shapes.yaml"
     shapes.write_text(SHAPES)
-    return RunOptions(
-        shapes, device="cuda", strategy="random", trials=3, out=tmp_path / "out", workers=1, vendor_only=True
-    )
+    return RunOptions(shapes, device="cuda", trials=3, out=tmp_path / "out", workers=1, vendor_only=True)
 
 
 def names(cache: Path, version: str, **times_ns: int) -> None:
