@@ -48,9 +48,7 @@ def main() -> None:
     sys.exit(failed)
 
 
-def outcomes_of(
-    space: SearchSpace, operation: Operation, compiler: Compiler, configs: int, seed: int
-) -> Counter[str]:
+def outcomes_of(space: SearchSpace, operation: Operation, compiler: Compiler, configs: int, seed: int) -> Counter[str]:
     """How many runs of so many drawn configs went how."""
     rng, outcomes = random.Random(seed), Counter[str]()
     for _ in track(range(configs), "proving", transient=True):

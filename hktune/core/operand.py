@@ -155,7 +155,11 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
         Operand("b", operation.b_dtype, (*of_b, *_AXES["b"][operation.layout[1]])),
         *_scales(operation, of_a, of_b),
         *((Operand("offsets", I32, count),) if operation.is_grouped else ()),
-        *(_read(name, operation, of_b if name in _VECTORS else of_c) for step in operation.epilogue for name in _READ_BY.get(step, ())),
+        *(
+            _read(name, operation, of_b if name in _VECTORS else of_c)
+            for step in operation.epilogue
+            for name in _READ_BY.get(step, ())
+        ),
         *((_read("scale_c", operation),) if operation.scales_c else ()),
         Operand("c", operation.c_dtype, (*of_c, "m", "n")),
     ]

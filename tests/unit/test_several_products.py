@@ -20,7 +20,14 @@ from hktune.verify import Operands, compare, random_operands
 from hktune.verify.on_device import TorchArrays, bits_of
 from hktune.verify.reference import drawn_operands
 
-GROUPED = ["grouped8.bf16.nt", "grouped3.bf16.nn", "grouped1.f16.nt", "grouped5.f16.nn->f32", "grouped5.bf16.nt+bias", "grouped3.f16.nn+bias"]
+GROUPED = [
+    "grouped8.bf16.nt",
+    "grouped3.bf16.nn",
+    "grouped1.f16.nt",
+    "grouped5.f16.nn->f32",
+    "grouped5.bf16.nt+bias",
+    "grouped3.f16.nn+bias",
+]
 RAGGED_K = ["grouped8.bf16.tn", "grouped3.f16.tn->f32", "grouped1.bf16.tn"]
 ADDED_TO = ["grouped8.bf16.tn->f32+accumulate", "grouped3.f16.tn+accumulate"]
 BATCHED = [
