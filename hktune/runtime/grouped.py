@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from hktune.core.errors import InputError
 from hktune.runtime import grouped_operator
+from hktune.runtime.calls.given import check_bool, check_dtype, check_tensors
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.several_by_torch import by_torch, checked, finished, steps_of
 from hktune.runtime.calls.several_call import SeveralCall
@@ -46,6 +48,7 @@ def grouped_mm(
     Raises TableError when no table is loaded. Raises InputError, one line, for an activation that is not known, for a
     `bias` or an `add_to` that is none of these, and for an `add_to` where a gradient is asked.
     """
+    _check(a, b, offs)
     if add_to is not None:
         return _added(SeveralCall(a, b, offs, steps=_steps_of(activation), add_to=add_to, bias=bias))
     if activation is not None or bias is not None:
@@ -78,6 +81,8 @@ def gated_grouped_mm(
     Raises TableError when no table is loaded. Raises InputError for an activation that is not known, for a `bias` that
     is none of these, and for matrices with an odd number of columns.
     """
+    _check(a, b, offs)
+    check_bool("gated_grouped_mm", "interleaved", interleaved)
     gates = "gated_interleaved" if interleaved else "gated"
     call = SeveralCall(a, b, offs, steps=steps_of(activation, gates), bias=bias)
     return _finished(checked("gated_grouped_mm", call))
@@ -109,9 +114,13 @@ def scaled_grouped_mm(
     Raises TableError when no table is loaded. Raises InputError, one line, for operands and scales that are none of
     these, where torch has no such product to refuse them.
     """
-    operands = (a, b, scale_a, scale_b, offs, out_dtype, use_fast_accum, bias)
+    needed = (a, b, scale_a, scale_b)
+    check_tensors(partial(torch._scaled_grouped_mm, *needed, offs=offs), *needed, perhaps=(offs,))
+    check_dtype("scaled_grouped_mm", "out_dtype", out_dtype)
+    check_bool("scaled_grouped_mm", "use_fast_accum", use_fast_accum)
+    operands = (*needed, offs, out_dtype or torch.bfloat16, use_fast_accum, bias)
     call = checked("scaled_grouped_mm", call_with_scales(*operands))
-    asks = asks_gradient(a, b, scale_a, scale_b, bias)
+    asks = asks_gradient(*needed, bias)
     if not compiling():
         if is_plain():
             table = grouped_operator.current_table()
@@ -120,6 +129,10 @@ def scaled_grouped_mm(
         if noted is not None:
             return noted
     return by_torch(call) if asks else grouped_operator.scaled_grouped_mm(*operands)
+
+
+def _check(a: Tensor, b: Tensor, offs: Tensor) -> None:
+    check_tensors(partial(torch._grouped_mm, a, b, offs=offs), a, b, perhaps=(offs,))
 
 
 def _product(call: SeveralCall) -> Tensor:

@@ -14,7 +14,7 @@ from hktune.core.publish import sweep, sweep_below, temporary_folder
 from hktune.core.settings import Settings
 from hktune.core.trial import Trial
 from hktune.search import create_strategy
-from hktune.space import SearchSpace, Spaces, load_spaces, template_of
+from hktune.space import SearchSpace, load_spaces, template_of
 from hktune.space.listed import ListedDomain
 from hktune.store import (
     Environment,
@@ -101,8 +101,7 @@ def begin(
     rivals = [] if options.vendor_only else _rivals(options, device, spaces.own, settings)
     others = of_candidates if device == "emulated" else _with_rivals(of_candidates, rivals)
     bench, elsewhere = asked_bench(device, space_file, others, options, settings, calibration, cluster)
-    if device == "cuda":  # rules of AMD's spaces count compute units too, and a table keeps the architecture's
-        spaces = Spaces([spaces.own.on(bench.identity.compute_units), *spaces.others])
+    spaces = spaces.on(bench.identity.compute_units)
     earlier = Earlier(options.prior, spaces.own)
     searches = _searches(spaces.own, names, options, earlier)
     of_others = candidate_searches(spaces, list(names), options.strategy, options.seed, settings)

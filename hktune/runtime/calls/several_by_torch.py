@@ -26,7 +26,9 @@ def by_torch(call: SeveralCall) -> Tensor:
         return _scaled(call)
     if call.residual is not None:
         return torch.baddbmm(call.residual, call.a, call.b)
-    return torch.bmm(call.a, call.b) if call.offsets is None else torch._grouped_mm(call.a, call.b, offs=call.offsets)
+    if call.offsets is None and call.a.dim() == 3:
+        return torch.bmm(call.a, call.b)
+    return torch._grouped_mm(call.a, call.b, offs=call.offsets)
 
 
 def steps_of(activation: str | None, gates: str = "") -> tuple[str, ...]:
