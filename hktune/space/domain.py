@@ -331,7 +331,10 @@ class Domain:
     @cached_property
     def _possible(self) -> dict[str, Sequence[Value]]:
         """Of each parameter, the values that no rule on it alone forbids; where there is none, all."""
-        found = {parameter.name: list(filter(partial(self._may_be, parameter.name), parameter.values)) for parameter in self.parameters}
+        found = {
+            parameter.name: list(filter(partial(self._may_be, parameter.name), parameter.values))
+            for parameter in self.parameters
+        }
         return {parameter.name: found[parameter.name] or parameter.values for parameter in self.parameters}
 
     def _may_be(self, name: str, value: Value) -> bool:

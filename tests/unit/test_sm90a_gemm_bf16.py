@@ -75,7 +75,7 @@ def built(chosen: Config, operation: Operation = BF16_NT) -> CodeObject:
 
 
 def derived(chosen: Config) -> dict[str, Value]:
-    return space().derived.values({**chosen, **space().template.records})
+    return space().derived.values({**chosen, **space().template.records, **LARGE.sizes})
 
 
 def listed(chosen: Config, folder: Path, operation: Operation) -> str:
@@ -241,7 +241,9 @@ def test_float32_is_stored_as_it_is_and_added_where_it_is(values: dict[str, Valu
         ("bf16.tt", ("bytes_8", "bytes_2"), {"LDGSTS.E", "LDGSTS.E.64", "LDG.E.U16", "STS"}),
     ],
 )
-@pytest.mark.parametrize("values", [{"block_n": 144}, {**SWAPPED, "block_m": 24, "split_k": 1}], ids=["usual", "swapped"])
+@pytest.mark.parametrize(
+    "values", [{"block_n": 144}, {**SWAPPED, "block_m": 24, "split_k": 1}], ids=["usual", "swapped"]
+)
 def test_threads_load_what_tma_cannot(
     text: str, loads: tuple[str, str], copies: set[str], values: dict[str, Value], tmp_path: Path
 ) -> None:
@@ -323,10 +325,53 @@ def test_a_launch_covers_every_tile_in_whole_clusters() -> None:
         ({"swapped": True, "block_m": 192, "block_n": 128}, "swapped_is_narrow"),
         ({**THREADS, "b_loads": "tma"}, "same_rows_same_loads"),
         ({**THREADS, "cluster_rows": 2}, "threads_share_no_loads"),
+        (
+            {**THREADS, "block_m": 128, "block_n": 64, "blocks_per_sm": 2, "a_loads": "bytes_2"},
+            "registers_suffice_to_load",
+        ),
     ],
 )
 def test_every_rule_of_a_config_can_be_broken(values: dict[str, Value], rule: str) -> None:
     assert rule in {violation.name for violation in space().violations(config(**values))}
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "rule"),
+    [
+        ("64x64x98:bf16.nt", THREADS, "widest_a_loads"),
+        ("64x64x98:bf16.nt", THREADS, "widest_b_loads"),
+        ("64x64x104:bf16.nt", THREADS, "widest_a_loads"),
+        ("64x64x104:bf16.nt", THREADS, "widest_b_loads"),
+        ("64x100x64:bf16.nn", {"b_loads": "bytes_8", "cluster_rows": 1}, "stored_as_loaded"),
+        ("64x100x64:bf16.nn->f32", {"b_loads": "bytes_8", "cluster_rows": 1}, ""),
+        ("64x64x100:bf16.nt+silu+gated", THREADS, "threads_load_single_products"),
+        ("64x64x100:batched4.bf16.nt", THREADS, "threads_load_single_products"),
+        ("64x64x104:e4m3.nt.rows->bf16", {**THREADS, "k_step": 128, "block_n": 128}, "threads_load_single_products"),
+        ("64x64x100:bf16.nt+residual", THREADS, "threads_load_no_residual"),
+        ("64x64x100:bf16.nt+residual", {**THREADS, "store": "direct", "block_n": 128}, ""),
+    ],
+)
+def test_threads_load_what_their_rules_say(text: str, values: dict[str, Value], rule: str) -> None:
+    problem = problem_of(text)
+    broken = [each.name for each in space().for_operation(problem.operation).violations(config(**values), problem)]
+    assert rule in broken if rule else not broken
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("64x64x100:bf16.nt", "for others take a_loads=bytes_8"),
+        ("64x64x98:f16.nt", "for others take a_loads=bytes_4"),
+        ("97x64x64:bf16.tn", "for others take a_loads=bytes_2"),
+        ("64x64x100:bf16.nt+silu+gated", "which this operation loads alone"),
+        ("64x64x100:batched4.bf16.nt", "which this operation loads alone"),
+        ("64x64x104:e4m3.nt.rows->bf16", "which this operation loads alone"),
+    ],
+)
+def test_no_loads_are_advised_that_another_rule_refuses(text: str, advice: str) -> None:
+    problem = problem_of(text)
+    broken = space().for_operation(problem.operation).violations(config(block_n=128), problem)
+    assert [each.reason.rpartition(", ")[2] for each in broken if each.name == "aligned_a"] == [advice]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ DEVICE void fill(u32 to, const u16* matrix, int line, int k, int lines, int dept
     constexpr bool BY_LINES = Operand::BY_LINES, IN_ROW = Operand::LOAD_BYTES == 8, IN_HALVES = Operand::LOAD_BYTES == 2;
     constexpr int WIDE = IN_ROW ? 8 : 4, SIDE_BY_SIDE = IN_ROW ? 1 : 2;  // bytes of a row, and rows, of a thread in a round
     constexpr int ROW_BYTES = Operand::ROW_BYTES, LANES = ROW_BYTES / WIDE, ROUND_ROWS = WARPGROUP / LANES * SIDE_BY_SIDE;
-    constexpr int ROUNDS = Operand::PIECE_BYTES / ATOM_BYTES, BATCH = 16;
+    constexpr int ROUNDS = Operand::PIECE_BYTES / ATOM_BYTES, BATCH = 32;
     static_assert(ROUND_ROWS * ROW_BYTES == ATOM_BYTES && Operand::PIECE_BYTES % ATOM_BYTES == 0, "rounds are whole");
     const int thread = threadIdx.x, down = thread / LANES * SIDE_BY_SIDE, across = thread % LANES * WIDE;
     const int row = (BY_LINES ? k : line) + down, rows_left = (BY_LINES ? depth : lines) - row;
