@@ -123,11 +123,6 @@ def passes(steps: Sequence[Step], scope: Bound) -> bool:
     return True
 
 
-def passes_known(steps: Sequence[Step], scope: Bound) -> bool:
-    """`passes` of those steps alone whose names are all in `scope`."""
-    return all(passes([(name, each)], scope) for name, each in steps if each.names <= scope.keys())
-
-
 def roots(names: Iterable[str], derived: Derived) -> frozenset[str]:
     """The names that `names` come from once derived ones are traced back."""
     seen: set[str] = set()

@@ -324,7 +324,8 @@ def test_a_launch_covers_every_tile_in_whole_clusters() -> None:
         ({"persistent": False, "store_buffers": 2}, "buffers_go_round"),
         ({"swapped": True, "block_m": 192, "block_n": 128}, "swapped_is_narrow"),
         ({**THREADS, "b_loads": "tma"}, "same_rows_same_loads"),
-        ({**THREADS, "cluster_rows": 2}, "threads_share_no_loads"),
+        ({**THREADS, "cluster_rows": 2}, "threads_share_no_rows"),
+        ({**THREADS, "cluster_columns": 2}, "threads_share_no_columns"),
         (
             {**THREADS, "block_m": 128, "block_n": 64, "blocks_per_sm": 2, "a_loads": "bytes_2"},
             "registers_suffice_to_load",
