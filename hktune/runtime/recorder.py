@@ -36,6 +36,7 @@ from hktune.runtime.calls.forms import (
     Form,
     linear_form,
 )
+from hktune.runtime.calls.given import check_bool, check_path
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.operands import layout_of
 from hktune.runtime.calls.scaled_call import ScaledCall, by_torch, call_of_integers, call_of_operator, call_of_recipes
@@ -82,12 +83,13 @@ def record(path: str | PathLike[str], *, compiled: bool = False) -> Recorder:
     in the layout of its operands. Batched and grouped products are seen too, and of the latter how many rows groups
     have: counted where these are, and read at the end. A compiled model runs eager meanwhile (in every thread): its
     graph would show no products. Not seen: replays of captured graphs. Raises ShapesError at the end when there was
-    none.
+    none, and TypeError for what is no path.
 
     With `compiled`, linears are counted as torch.compile has them after `patch(model, fuse=True)`: with the sum behind
     one, and those of one input together. So are scaled products, with what is behind them.
     """
-    return Recorder(Path(path), compiled)
+    check_bool("record", "compiled", compiled)
+    return Recorder(check_path("record", "path", path), compiled)
 
 
 class Recorder:
