@@ -8,6 +8,7 @@ link there leads to what its sender chose, for reading, writing and deleting ali
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from hktune.core.errors import InputError
 _PLAIN = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BOM = b"\xef\xbb\xbf"
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _NATURES = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a pipe"),
@@ -140,10 +142,10 @@ def may_be_there(path: Path) -> bool:
     """Whether something has that name, or a folder keeps from knowing."""
     try:
         path.lstat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except ValueError:
         return False
-    except OSError:
-        return True
+    except OSError as failed:
+        return failed.errno not in _ABSENT
     return True
 
 
