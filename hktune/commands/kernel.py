@@ -51,8 +51,8 @@ _USUAL: dict[str, Any] = {
 ARGUMENTS_HELP = """what --args says of a kernel's arguments, in their order:
   x:f32[n,m]          a buffer that the kernel reads, of random numbers
   y:out:f32[n]        one that it must write whole; y:inout:f32[n]: that it may
-  x:f32[n]=zeros      what a buffer holds: =zeros, =ones, =2.5, =arange, =uniform,
-                      =normal, =0..7 (random integers) or =@FILE.npy
+  x:f32[n]=zeros      what a buffer holds: =zeros, =ones, =2.5, =arange,
+                      =uniform, =normal, =0..7 (random integers) or =@FILE.npy
   n  i:u64  a:f32=2   a number, an i32 without a type; values may follow as n=4
   s:{x:f32[n] n m=3}  a struct by value
   p:null  q:bytes[8]  the null pointer; bytes, which are zeros or =00ff...
