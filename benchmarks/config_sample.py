@@ -4,7 +4,8 @@
 
 Every config is drawn uniformly from the space, compiled, and run on the emulator with the hazard checker on; every
 element must be the one rounding of the exact sum. So many configs are drawn for each operation. The ragged problem is
-of any operation with the same code, such as one with a bias. Prints how many runs were right, and each one that spills,
+of any operation with the same code, such as one with a bias; of one that is named with a bias, or that accumulates, all
+problems are. Prints how many runs were right, and each one that spills,
 is wrong or is a hazard; exit code 1 if there is one.
 """
 
@@ -22,7 +23,7 @@ from rich.progress import track
 from hktune.commands.arguments import add_hipkittens, add_space
 from hktune.compile import Compiler, hip_compiler
 from hktune.core.config import Config
-from hktune.core.operation import COUNTED, Operation, operation_of
+from hktune.core.operation import COUNTED, SWITCHED, Operation, operation_of
 from hktune.core.outcome import Failure
 from hktune.core.problem import Problem
 from hktune.core.settings import Settings
@@ -41,13 +42,13 @@ def main() -> None:
     failed = False
     for text in options.operations:
         space = load_space(options.space).for_operation(operation_of(text))
-        outcomes = outcomes_of(space, compiler, options.configs, options.seed)
+        outcomes = outcomes_of(space, operation_of(text), compiler, options.configs, options.seed)
         print(f"{text}: {options.configs} configs, seed {options.seed}: {dict(sorted(outcomes.items()))}", flush=True)
         failed |= any(not name.endswith("right") for name in outcomes)
     sys.exit(failed)
 
 
-def outcomes_of(space: SearchSpace, compiler: Compiler, configs: int, seed: int) -> Counter[str]:
+def outcomes_of(space: SearchSpace, operation: Operation, compiler: Compiler, configs: int, seed: int) -> Counter[str]:
     """How many runs of so many drawn configs went how."""
     rng, outcomes = random.Random(seed), Counter[str]()
     for _ in track(range(configs), "proving", transient=True):
@@ -58,7 +59,7 @@ def outcomes_of(space: SearchSpace, compiler: Compiler, configs: int, seed: int)
             outcomes["refused"] += 1
             print(f"{refused}: {config}")
             continue
-        for kind, problem, padding in problems(space, config, rng):
+        for kind, problem, padding in problems(space, operation, config, rng):
             device = EmulatedDevice(deadline_s=DEADLINE_S, find_hazards=True)
             kernel = device.load(code.data, code.symbol)
             proof = verify(device, kernel, space.template.launch(config, problem), problem, seed, padding, True)
@@ -69,9 +70,11 @@ def outcomes_of(space: SearchSpace, compiler: Compiler, configs: int, seed: int)
     return outcomes
 
 
-def problems(space: SearchSpace, config: Config, rng: random.Random) -> list[tuple[str, Problem, int]]:
+def problems(
+    space: SearchSpace, operation: Operation, config: Config, rng: random.Random
+) -> list[tuple[str, Problem, int]]:
     """One of each kind that the config is legal for, with the padding of its rows; sizes lie around the tile's."""
-    tile, split_k, operation = space.template.tile(config), int(config["split_k"]), space.template.operation
+    tile, split_k = space.template.tile(config), int(config["split_k"])
     if operation.kind in COUNTED:
         operation = replace(operation, count=rng.choice((1, 2, 3, 5, 70 if operation.is_grouped else 8)))
     units = space.template.derived_values(config)
@@ -82,7 +85,7 @@ def problems(space: SearchSpace, config: Config, rng: random.Random) -> list[tup
         tile.m + drawn(rng, tile.m, unit_m),
         tile.n + drawn(rng, tile.n, unit_n),
         depth + drawn(rng, tile.k, unit_k),
-        rng.choice(same_code(space, operation)),
+        operation if {*SWITCHED} & {*operation.epilogue} else rng.choice(same_code(space, operation)),
     )
     columns = tile.n + 8 * rng.randint(1, 8)
     skinny = Problem(drawn(rng, 17, unit_m), columns, depth + unit_k * rng.randrange(tile.k // unit_k), operation)

@@ -37,10 +37,10 @@ class Found:
     identity: Identity = H200
 
 
-def find_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """Let runs of this process find `count` H200 that nobody has, and let a StandInService answer for each."""
+def find_gpus(monkeypatch: pytest.MonkeyPatch, count: int, identity: Identity = H200) -> None:
+    """Let runs of this process find `count` GPUs that nobody has, and let a StandInService answer for each."""
     for module in (device_choice, gpu_bench, gpus):
-        monkeypatch.setattr(module, "open_device", lambda *_, **__: Found())
+        monkeypatch.setattr(module, "open_device", lambda *_, **__: Found(identity))
     monkeypatch.setattr(gpus, "count_devices", lambda *_: count)
     monkeypatch.setattr(gpu_bench, "GpuService", StandInService)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hktune.core.board import BOARDS, DEFAULT_BOARD
 from hktune.core.errors import InputError
-from hktune.core.escaped import shown
+from hktune.core.escaped import escaped, shown
 from hktune.core.shipped import SPACE_OF, space_file
 from hktune.core.value_ranges import BUDGET_S, COUNT, GIBIBYTES, SECONDS, SEED, WORKERS
 
@@ -68,6 +68,13 @@ def settings_of(options: argparse.Namespace) -> Settings:
     from hktune.core.settings import settings_here
 
     return settings_here(getattr(options, "aiter", None))
+
+
+def refuse_unused(options: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Raises InputError for the first of these options that was given, where it would change nothing."""
+    for name in names:
+        if value := getattr(options, name):
+            raise InputError(f"--{name} {escaped(str(value))}: {why}: leave it out")
 
 
 def add_operation(parser: argparse.ArgumentParser, purpose: str) -> None:

@@ -52,6 +52,8 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.tuning.benches.device_choice import choose_device
     from hktune.tuning.benches.gpu_bench import GpuBench
 
+    if options.cache == "warm" and not options.problem:
+        raise InputError("--cache warm: nothing is timed without a problem: pass --problem MxNxK, or leave it out")
     settings = settings_of(options)
     kind, space_file = choose_device(options.device, options.space, settings)
     if kind == "emulated":

@@ -20,6 +20,7 @@ from hktune.commands.arguments import (
     add_workers,
     integer,
     path_given,
+    refuse_unused,
     settings_of,
 )
 from hktune.commands.parser import DONE, FAILED, Command
@@ -65,6 +66,8 @@ def _run(options: argparse.Namespace) -> int:
     from hktune.space import load_space
     from hktune.tuning.benches.prebuilt import Wanted, build, replaced_build
 
+    if not options.random:
+        refuse_unused(options, ("seed",), "is of what --random N draws, which is not asked for")
     space = load_space(options.space)
     problems = read_shapes(options.shapes).shapes.problems if options.shapes else ()
     wanted = Wanted(

@@ -16,6 +16,7 @@ from hktune.commands.arguments import (
     add_workers,
     integer,
     path_given,
+    refuse_unused,
     settings_of,
 )
 from hktune.commands.parser import DONE, FAILED, Command
@@ -34,14 +35,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_board(parser, "of an AMD GPU whose id does not say: which board it is", default=None)
     count = integer(1, COUNT_MAX)
     parser.add_argument(
-        "--kernels", type=count, default=_KERNELS, metavar="N", help="of an AMD GPU: so many are proved (default: 300)"
+        "--kernels", type=count, metavar="N", help=f"of an AMD GPU: so many are proved (default: {_KERNELS})"
     )
     parser.add_argument(
-        "--rows",
-        type=count,
-        default=_ROWS,
-        metavar="N",
-        help="of an NVIDIA GPU: so many trials are fitted to (default: 1000)",
+        "--rows", type=count, metavar="N", help=f"of an NVIDIA GPU: so many trials are fitted to (default: {_ROWS})"
     )
     add_workers(parser)
     add_hipkittens(parser)
@@ -72,16 +69,22 @@ def _calibrated(options: argparse.Namespace) -> Calibrated:
     from hktune.tuning.calibrating.estimate_calibration import calibrate_estimate
     from hktune.tuning.calibrating.measured_trials import device_of
 
-    if device_of(options.directory).arch != GFX950.name:
+    arch = device_of(options.directory).arch
+    if arch != GFX950.name:
+        names: tuple[str, ...] = ("kernels", "board", "hipkittens", "aiter")
+        refuse_unused(options, names, f"is for trials of an AMD GPU, these are of {arch}")
         with working(lambda: "fitting the estimate"):
-            return calibrate_estimate(options.directory, options.space, options.rows)
+            return calibrate_estimate(options.directory, options.space, options.rows or _ROWS)
+    refuse_unused(options, ("rows",), f"is for trials of an NVIDIA GPU, these are of {arch}")
     proved = [0, 0]
 
     def hear(done: int, count: int) -> None:
         proved[:] = [done, count]
 
-    names = ("kernels", "workers", "space", "board", "hipkittens")
-    chosen = ClockOptions(settings_of(options), **{name: getattr(options, name) for name in names})
+    names = ("workers", "space", "board", "hipkittens")
+    chosen = ClockOptions(
+        settings_of(options), options.kernels or _KERNELS, **{name: getattr(options, name) for name in names}
+    )
     with working(lambda: f"{proved[0]}/{proved[1]} kernels proved; then the clock is fitted"):
         return calibrate_clock(options.directory, chosen, hear)
 

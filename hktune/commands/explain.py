@@ -13,6 +13,7 @@ from hktune.commands.arguments import (
     add_hipkittens,
     add_operation,
     add_problem,
+    refuse_unused,
     settings_of,
 )
 from hktune.commands.parser import DONE, FAILED, Command
@@ -51,6 +52,8 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.time and options.problem is None:
         raise InputError("--time is of a config on a problem: pass --problem MxNxK too")
+    if not options.time:
+        refuse_unused(options, ("board", "calibration", "hipkittens", "aiter"), "is of --time, which is not asked for")
     words = ConfigWords(options.config)
     file = options.space or words.space_file()
     space = load_space(file)

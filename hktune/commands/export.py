@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hktune.commands.arguments import add_operation, add_out, add_problem, add_table_directory
+from hktune.commands.arguments import add_operation, add_out, add_problem, add_table_directory, refuse_unused
 from hktune.commands.parser import DONE, Command
 from hktune.core.errors import InputError
 from hktune.core.publish import publish
@@ -28,7 +28,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     choices = ("inline", "t4", "kernel-tuner", "tunableop")
     parser.add_argument("--format", choices=choices, default="inline", help=f"{formats} (default: %(default)s)")
     forms = ("matmul", "matmul-bt", "linear")
-    parser.add_argument("--form", choices=forms, default="matmul", help="what ModelNew is (default: %(default)s)")
+    parser.add_argument("--form", choices=forms, help="of a module, what ModelNew is (default: matmul)")
     add_operation(parser, "of a table of several the one to export, with its epilogues")
     add_problem(parser, "of trials, those of this problem alone")
     parser.add_argument(
@@ -58,7 +58,8 @@ def _module(options: argparse.Namespace) -> tuple[bytes, str]:
 
     if options.problem:
         raise InputError(f"--problem {options.problem}: a table is exported whole: leave it out, or --format t4")
-    text = export_inline(options.directory, DEFAULT_SPACE, options.form, options.operation)
+    refuse_unused(options, ("validators",), "is for --format tunableop")
+    text = export_inline(options.directory, DEFAULT_SPACE, options.form or "matmul", options.operation)
     algorithms = sum(entry.choice == "algorithm" for entry in read_table(options.directory).entries)
     left = f"; left to torch: {algorithms} shapes of algorithms of the vendor's library" if algorithms else ""
     return text.encode(), f"{len(text.splitlines())} lines{left}"
@@ -70,6 +71,7 @@ def _trials(options: argparse.Namespace) -> tuple[bytes, str]:
 
     from hktune.store import read_trials
 
+    refuse_unused(options, ("form",), f"is of a module, --format inline, and {options.format} is none")
     if options.operation:
         raise InputError(f"--operation {options.operation}: trials are exported whole, or one --problem of them")
     path = options.directory / "trials.csv" if options.directory.is_dir() else options.directory
@@ -86,8 +88,7 @@ def _written(options: argparse.Namespace, path: Path, trials: Sequence[Trial]) -
 
     if options.format == "tunableop":
         return _tunableop(options.validators, trials)
-    if options.validators:
-        raise InputError(f"--validators {options.validators}: is for --format tunableop: leave it out")
+    refuse_unused(options, ("validators",), "is for --format tunableop")
     return (t4_json(trials), f"{len(trials)} trials") if options.format == "t4" else _cache(path, trials)
 
 

@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
     if not any(trial.status is Status.OK for trial in trials):
         raise StoreError(f"{foreign}: tune again" if foreign else _why_none(spaces.own.template, merged))
     identity = _one_identity(options.trials)
-    shelf = _Shelf(options, spaces)
+    shelf = _Shelf(options, spaces.on(identity.compute_units))
     tie = model_error().tie_factor
     origins = origin_texts(map(folder_of, options.trials))
     chosen = BuildOptions(spaces.fixed_order, options.reproducible, options.reach, _names(options), origins, tie)

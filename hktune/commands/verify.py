@@ -12,6 +12,7 @@ from hktune.commands.arguments import (
     add_operation,
     add_problem,
     add_seed,
+    refuse_unused,
     settings_of,
 )
 from hktune.commands.kernel import add_kernel_options, require_no_kernel, verify_kernel
@@ -78,6 +79,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _require_no_config(options: argparse.Namespace) -> None:
     """Raises InputError where what describes a config is given along with a kernel of one's own."""
+    refuse_unused(options, ("aiter",), f"is for a config, and --kernel {options.kernel} is none")
     for name in ("space", "problem", "operation"):
         if getattr(options, name):
             rule = f"--{name} is for a config, and --kernel {options.kernel} is none"

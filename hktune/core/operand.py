@@ -20,6 +20,8 @@ _ANY_COUNT = "count"
 _AXES = {"a": {"n": ("m", "k"), "t": ("k", "m")}, "b": {"n": ("k", "n"), "t": ("n", "k")}}
 _ADDED_AXES = {"bias": ("n",), "residual": ("m", "n")}
 """What steps of an epilogue add."""
+_VECTORS = frozenset(name for name, axes in _ADDED_AXES.items() if len(axes) == 1)
+"""Those of them that each product has one of."""
 _FACTORS = ("alpha", "beta", "scale_c")
 """Single numbers, in float32: what A @ B, a residual, and all of C before it is rounded to float8 are multiplied by."""
 _READ_BY = {"bias": ("bias",), "residual": ("residual",), "alpha": ("alpha",), "beta_residual": ("residual", "beta")}
@@ -55,7 +57,8 @@ class Operand:
     The first of three axes counts matrices, whose rows follow one another.
 
     A matrix has a row stride, a number of elements, which launches call `lda` for `a` and so on. From one matrix of a
-    stack to the next it is `stride_a`; 0 where all products have the same one. Rows of `turns` kinds take turns.
+    stack to the next it is `stride_a`; 0 where all products have the same one. Rows of `turns` kinds take turns. The
+    biases of groups follow one another, so they have no stride.
     """
 
     name: str
@@ -65,8 +68,8 @@ class Operand:
 
     @property
     def row_stride(self) -> str:
-        """The name of the row stride; "" for a vector, which has none."""
-        return f"ld{self.name}" if len(self.axes) > 1 else ""
+        """The name of the row stride; "" for a vector, or vectors that follow one another: they have none."""
+        return f"ld{self.name}" if len(self.axes) > 1 and self.name not in _VECTORS else ""
 
     @property
     def matrix_stride(self) -> str:
@@ -152,7 +155,11 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
         Operand("b", operation.b_dtype, (*of_b, *_AXES["b"][operation.layout[1]])),
         *_scales(operation, of_a, of_b),
         *((Operand("offsets", I32, count),) if operation.is_grouped else ()),
-        *(_read(name, operation, of_c) for step in operation.epilogue for name in _READ_BY.get(step, ())),
+        *(
+            _read(name, operation, of_b if name in _VECTORS else of_c)
+            for step in operation.epilogue
+            for name in _READ_BY.get(step, ())
+        ),
         *((_read("scale_c", operation),) if operation.scales_c else ()),
         Operand("c", operation.c_dtype, (*of_c, "m", "n")),
     ]
@@ -162,12 +169,11 @@ def operands_of(operation: Operation) -> Mapping[str, Operand]:
     return MappingProxyType({operand.name: operand for operand in operands})
 
 
-def _read(name: str, operation: Operation, of_c: tuple[str, ...] = ()) -> Operand:
-    """What the end of an operation reads under this name; `of_c` counts matrices of C."""
+def _read(name: str, operation: Operation, count: tuple[str, ...] = ()) -> Operand:
+    """What the end of an operation reads under this name; `count` is of how many products it is."""
     if name in _FACTORS:
         return Operand(name, F32, ("1",))
-    own = _ADDED_AXES[name]
-    return Operand(name, operation.added_dtype, (*of_c, *own) if len(own) > 1 else own)
+    return Operand(name, operation.added_dtype, (*count, *_ADDED_AXES[name]))
 
 
 def _of_gates_and_up(operand: Operand, in_turn: bool) -> Operand:
@@ -202,13 +208,14 @@ def _unknown(operation: Operation) -> str:
 
 def _unknown_of_several(operation: Operation) -> str:
     """The same of what several products have besides their factors."""
-    of_rows = not operation.divides_k
-    steps = {*ACTIVATIONS, *GATES} if of_rows else set()
-    added = operation.kind == "batched" and operation.epilogue == ("residual",)
+    of_rows, is_batched = not operation.divides_k, operation.kind == "batched"
+    steps = {*ACTIVATIONS, *GATES, *(() if is_batched else ("bias",))} if of_rows else {"accumulate"}
+    added = is_batched and operation.epilogue == ("residual",)
     if not added and not {*operation.epilogue} <= steps:
-        others = "activations and gates" if of_rows else "none"
-        alone = ", or a residual alone" if operation.kind == "batched" else ""
-        return f"of {operation.kind} products known are as steps {others}{alone}"
+        others = "activations and gates" if is_batched else "a bias, activations and gates"
+        alone = ", or a residual alone" if is_batched else ""
+        known = f"{others}{alone}" if of_rows else "accumulate alone"
+        return f"of {operation.kind} products known are as steps {known}"
     scales = ("", "rows") if of_rows else ("",)
     if operation.a_dtype.block or operation.scales_c or operation.scales not in scales:
         of_rows_too = ", or with some of rows" if of_rows else ""

@@ -16,8 +16,10 @@
     batched16.bf16.nt  16 products of one size: each matrix has one more axis, the first
     grouped8.bf16.nt   the rows of A [M,K] in 8 groups, one after another, each times a B of its own: B is [8,N,K].
                        `offsets`, int32 [8], has where each group ends
+    grouped8.bf16.nt+bias  the same, where each group has a bias of its own: bias is [8,N]
     grouped8.bf16.tn   the rows of A [K,M] and of B [K,N] in 8 groups, each a product of its own: C is [8,M,N]. These
                        are the gradients of the weights of the one above
+    grouped8.bf16.tn->f32+accumulate  the same in float32, added to what C holds
 
 The text is `[KIND[COUNT].]A[*B].LAYOUT[.SCALES][.ACCUMULATION][->C][+STEP...]`. What has its usual value is left
 out, so equal operations have equal texts. Shapes files, trials.csv, tables and the command line hold this text. Which

@@ -56,8 +56,9 @@ CALLS_SAID = (
     "+bias, +accumulate or neither; or +bias or not, and an activation; or these as nt, "
     "+alpha or not, ->e4m3 or not, and +residual, +beta_residual, +gated, +gated_interleaved or none of these; "
     "or e4m3, e5m2, i8 or an MX format in nt, with scales, and of e4m3 an activation, +residual or +gated or not; "
-    "or batched, and +residual or not; or grouped in nt, nn or tn, and as nt or nn with an activation, +gated or both; "
-    "or batched or grouped e4m3 or i8 in nt, with scales of rows"
+    "or batched, and +residual or not; or grouped in nt, nn or tn, and as nt or nn with +bias or not, and an "
+    "activation, +gated or both, and as tn ->f32 or not with +accumulate; "
+    "or batched or grouped e4m3 or i8 in nt, with scales of rows, and grouped +bias or not"
 )
 """`CALL_OPERATIONS`, as a person reads them."""
 
@@ -104,10 +105,13 @@ MX_OPERATIONS = tuple(
 """Of the formats that torch has a dtype for."""
 _ACTIVATED_GROUPS = tuple((each,) for each in ACTIVATIONS)
 _GATED_GROUPS = tuple((*activation, "gated") for activation in ((), *_ACTIVATED_GROUPS))
+_ENDS_OF_GROUPS = tuple(
+    (*bias, *steps) for bias in ((), ("bias",)) for steps in ((), *_ACTIVATED_GROUPS, *_GATED_GROUPS)
+)
 _STEPS_OF_SEVERAL: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...] = (
-    ("grouped", ("nt", "nn", "tn"), ((),)),
-    ("grouped", ("nt", "nn"), (*_ACTIVATED_GROUPS, *_GATED_GROUPS)),
-    ("grouped", ("nt",), (("silu", "gated_interleaved"),)),
+    ("grouped", ("nt", "nn"), _ENDS_OF_GROUPS),
+    ("grouped", ("tn",), ((), ("accumulate",))),
+    ("grouped", ("nt",), (("silu", "gated_interleaved"), ("bias", "silu", "gated_interleaved"))),
     ("batched", LAYOUTS, ((), ("residual",))),
 )
 _SCALED_OUTPUTS_OF_SEVERAL = {"grouped": (BF16, F16, F32), "batched": (BF16, F16)}
@@ -119,11 +123,13 @@ SEVERAL_OPERATIONS = (
         for layout in layouts
         for steps in all_steps
     ),
+    *(Operation(dtype.name, "tn", c=F32.name, kind="grouped", epilogue=("accumulate",)) for dtype in CALL_DTYPES),
     *(
-        Operation(dtype.name, "nt", c=c.name, scales="rows", kind=kind)
+        Operation(dtype.name, "nt", c=c.name, scales="rows", kind=kind, epilogue=steps)
         for dtype in (E4M3, I8)
         for kind, outputs in _SCALED_OUTPUTS_OF_SEVERAL.items()
         for c in outputs
+        for steps in (((), ("bias",)) if kind == "grouped" else ((),))
     ),
 )
 """Of any count, as `CALL_OPERATIONS` has them: what a template has for some device. A gate or an activation that none

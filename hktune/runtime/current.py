@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hktune.core.board import DEFAULT_BOARD
 from hktune.core.errors import TableError
+from hktune.core.identity import Identity
 from hktune.core.outcome import Source
 from hktune.device.device import Device
 from hktune.device.opening import open_device
@@ -24,6 +25,7 @@ from hktune.dispatch.sign import PublicKey
 from hktune.runtime import activated_operator, finished, operators, watched
 from hktune.runtime.callers_line import warn_caller
 from hktune.runtime.calls.forms import LINEAR, LINEAR_BIAS, MATMUL, Form, activated, linear_form
+from hktune.runtime.calls.given import check_bool, check_path
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.counts import Stats
 from hktune.runtime.loaded import LoadedTable
@@ -56,9 +58,13 @@ def load(
     stats to stderr when the process ends.
 
     Raises TableError when the table is not readable, is of another architecture, or has no usable entry at all. Raises
-    DeviceError when the table's device is not there.
+    DeviceError when the table's device is not there, and TypeError for an argument of another type.
     """
-    path = Path(directory)
+    path = check_path("load", "directory", directory)
+    _check_types(device, public_key, sha256)
+    flags = {"allow_modelled": allow_modelled, "reproducible": reproducible, "summary_at_exit": summary_at_exit}
+    for argument, flag in {**flags, "allow_sibling_board": allow_sibling_board}.items():
+        check_bool("load", argument, flag)
     table = read_table(path, Trust(public_key, sha256, created_after))
     _check_any(table, path, allow_modelled)
     device = device or _device_of(table)
@@ -69,6 +75,16 @@ def load(
         atexit.register(lambda: print(counts.stats(), file=sys.stderr))
     operators.make_current(loaded)
     return loaded
+
+
+def _check_types(device: object, public_key: object, sha256: object) -> None:
+    if device is not None and not isinstance(getattr(device, "identity", None), Identity):
+        step = "leave it out for torch's current GPU, which torch.cuda.set_device chooses"
+        raise TypeError(f"load(): argument 'device' must be a device of hktune, not {type(device).__name__}: {step}")
+    if public_key is not None and not isinstance(public_key, bytes):
+        check_path("load", "public_key", public_key)
+    if sha256 is not None and not isinstance(sha256, str):
+        raise TypeError(f"load(): argument 'sha256' must be str, not {type(sha256).__name__}")
 
 
 def _validated(

@@ -15,10 +15,12 @@ from hktune.runtime import finished_operator, operators
 from hktune.runtime.autocast_cache import as_cached_autocast
 from hktune.runtime.calls.finish import Finish, by_parts, check_factors, check_output, in_dtype
 from hktune.runtime.calls.forms import FLOAT8
+from hktune.runtime.calls.given import check_bool, check_linear
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.counts import Fallback
 from hktune.runtime.torch_state import (
     autocast_done,
+    autocast_dtype,
     compiling,
     has_dispatch_mode,
     has_function_mode,
@@ -43,9 +45,10 @@ def linear(
     out_scale: Tensor | None = None,
 ) -> Tensor:
     """A call of `public`, the linear of table `number`, with a residual, a factor, or a dtype of its output."""
+    check_linear("linear", x, weight, bias, residual)
     check_factors(alpha, beta, residual)
     check_output(out_dtype, out_scale, x)
-    if residual is not None and beta == 0:
+    if residual is not None and beta == 0 and _is_left_out(residual, x, weight):
         residual = None
     finish = Finish(activation, alpha=alpha, beta=beta, out_scale=out_scale, float8=out_dtype is FLOAT8)
     finish.form(bias, residual)  # what is not known is said to every caller
@@ -70,6 +73,8 @@ def gated_linear(
     out_scale: Tensor | None = None,
 ) -> Tensor:
     """A call of `public`, the gated_linear of table `number`, whose linear is `plain`."""
+    check_linear("gated_linear", x, weight, bias)
+    check_bool("gated_linear", "interleaved", interleaved)
     check_output(out_dtype, out_scale, x)
     finish = Finish(activation, True, interleaved, out_scale=out_scale, float8=out_dtype is FLOAT8)
     finish.form(bias, None)
@@ -77,6 +82,15 @@ def gated_linear(
         named = {"activation": activation, **({"interleaved": True} if interleaved else {})}
         return _handled(public, named, out_dtype, out_scale, x, weight, bias)
     return in_dtype(_finished(plain, number, finish, x, weight, bias, None), out_dtype)
+
+
+def _is_left_out(residual: Tensor, x: Tensor, weight: Tensor) -> bool:
+    """Whether a residual times 0 is nothing to the output. One of another shape, dtype or device is torch's to judge,
+    as with any other factor."""
+    if not all(isinstance(each, Tensor) and not each.is_nested for each in (residual, x, weight)):
+        return False
+    shape = (*x.shape[:-1], *weight.shape[:-1])
+    return residual.shape == shape and residual.dtype is (autocast_dtype(x) or x.dtype) and residual.device == x.device
 
 
 def _handled(

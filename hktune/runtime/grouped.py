@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from hktune.core.errors import InputError
 from hktune.runtime import grouped_operator
+from hktune.runtime.calls.given import check_bool, check_dtype, check_tensors
 from hktune.runtime.calls.gradients import asks_gradient
-from hktune.runtime.calls.several_by_torch import by_torch, finished, steps_of
+from hktune.runtime.calls.several_by_torch import by_torch, checked, finished, steps_of
 from hktune.runtime.calls.several_call import SeveralCall
 from hktune.runtime.calls.several_operators import call_with_scales
 from hktune.runtime.counts import Fallback
@@ -18,42 +21,71 @@ from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.torch_state import compiling, grad_enabled, is_plain, is_transformed
 
 
-def grouped_mm(a: Tensor, b: Tensor, offs: Tensor, *, activation: str | None = None) -> Tensor:
+def grouped_mm(
+    a: Tensor,
+    b: Tensor,
+    offs: Tensor,
+    *,
+    activation: str | None = None,
+    bias: Tensor | None = None,
+    add_to: Tensor | None = None,
+) -> Tensor:
     """As torch._grouped_mm, by the current table: the rows of `a` [M, K] are in groups, one after another, and each is
     multiplied by a matrix of its own, of `b` [G, K, N]. `offs`, int32 [G], has the row behind the last of each group.
 
     `b` is read as it is stored: contiguous, or the transposed view of weights [G, N, K]. The gradient of `a` is such a
     product too; that of `b` is one of groups of K (`grouped8.bf16.tn`). What the table does not have is torch's. Rows
-    behind the last group hold anything, as torch leaves them.
+    behind the last group hold anything, and so do those of the gradient of `a`, as torch leaves them.
 
-    Where `b` is [K, N] groups are of K, and the product is [G, M, N]. That is the gradient of such weights.
+    Where `b` is [K, N] groups are of K, and the product is [G, M, N]. That is the gradient of such weights. It is added
+    to `add_to` [G, M, N], of the dtype of `a` or float32, if there is one: in place, and that is returned. What a group
+    without any K would be added to stays as it is. By a kernel the sum is rounded once; by torch the product is, too.
 
-    `activation` is one of hktune.linear, done by the same kernel where the table has one, in float32 before the one
-    rounding. Else, and where a gradient is asked, it is torch's own of the product.
+    `bias` [G, N], of the dtype of `a`, has a row for each group. `activation` is one of hktune.linear. Both are done by
+    the same kernel where the table has one, in float32 before the one rounding. Else, and where a gradient is asked,
+    they are torch's own of the product.
 
-    Raises TableError when no table is loaded. Raises InputError for an activation that is not known.
+    Raises TableError when no table is loaded. Raises InputError, one line, for an activation that is not known, for a
+    `bias` or an `add_to` that is none of these, and for an `add_to` where a gradient is asked.
     """
-    if activation is not None:
-        return _finished(SeveralCall(a, b, offs, steps=steps_of(activation)))
+    _check(a, b, offs)
+    if add_to is not None:
+        return _added(SeveralCall(a, b, offs, steps=_steps_of(activation), add_to=add_to, bias=bias))
+    if activation is not None or bias is not None:
+        return _finished(checked("grouped_mm", SeveralCall(a, b, offs, steps=_steps_of(activation), bias=bias)))
     return _product(SeveralCall(a, b, offs))
 
 
+def _steps_of(activation: str | None) -> tuple[str, ...]:
+    return () if activation is None else steps_of(activation)
+
+
 def gated_grouped_mm(
-    a: Tensor, b: Tensor, offs: Tensor, activation: str | None = "silu", *, interleaved: bool = False
+    a: Tensor,
+    b: Tensor,
+    offs: Tensor,
+    activation: str | None = "silu",
+    *,
+    interleaved: bool = False,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """`activation` of a gate, times what it gates, of a grouped product: a [M, K], b [G, K, 2N] -> [M, N].
 
     `b` is read as it is stored, as that of `grouped_mm` is: contiguous, or the transposed view of weights [G, 2N, K].
     Of each matrix the first N columns make the gates, the others what these gate; with `interleaved` the columns of
-    both take turns: gate 0, up 0, gate 1, up 1. With silu this is SwiGLU, with gelu_tanh or gelu GeGLU; None leaves the
+    both take turns: gate 0, up 0, gate 1, up 1. `bias` [G, 2N], of the dtype of `a`, has a row for each group, and its
+    columns are in the order of those of `b`. With silu this is SwiGLU, with gelu_tanh or gelu GeGLU; None leaves the
     gate as it is. One kernel does it where the table has one, in float32 before the one rounding. Else, and where a
     gradient is asked, the product is a call of `grouped_mm`, and the rest torch's own.
 
-    Raises TableError when no table is loaded. Raises InputError for an activation that is not known, and for matrices
-    with an odd number of columns.
+    Raises TableError when no table is loaded. Raises InputError for an activation that is not known, for a `bias` that
+    is none of these, and for matrices with an odd number of columns.
     """
+    _check(a, b, offs)
+    check_bool("gated_grouped_mm", "interleaved", interleaved)
     gates = "gated_interleaved" if interleaved else "gated"
-    return _finished(SeveralCall(a, b, offs, steps=steps_of(activation, gates)))
+    call = SeveralCall(a, b, offs, steps=steps_of(activation, gates), bias=bias)
+    return _finished(checked("gated_grouped_mm", call))
 
 
 def scaled_grouped_mm(
@@ -65,6 +97,7 @@ def scaled_grouped_mm(
     *,
     out_dtype: torch.dtype = torch.bfloat16,
     use_fast_accum: bool = False,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """As torch._scaled_grouped_mm, by the current table: a grouped product of float8_e4m3fn, or of int8, with a scale
     of each row of `a` and of each column of each matrix of `b`. It is summed and scaled in float32, and rounded once.
@@ -72,7 +105,8 @@ def scaled_grouped_mm(
     `a` [M, K] is contiguous, and `b` [G, K, N] the transposed view of contiguous weights [G, N, K]. `scale_a` [M] and
     `scale_b` [G, N] are contiguous, and float32. `offs` is that of `grouped_mm`, and rows behind the last group hold
     anything. Without `offs` there is a product for each matrix of `a` [G, M, K], whose `scale_a` is [G, M].
-    `out_dtype` is bfloat16, float16 or float32. Kernels are exact, whether `use_fast_accum` or not.
+    `out_dtype` is bfloat16, float16 or float32. `bias` [G, N], of this dtype, has a row for each group; it goes with
+    `offs`. Kernels are exact, whether `use_fast_accum` or not.
 
     What the table does not have is torch's own, which is for float8 on GPUs. For others it is computed product by
     product, of which a GPU's host waits for `offs`. No gradient is recorded: torch has none either.
@@ -80,9 +114,13 @@ def scaled_grouped_mm(
     Raises TableError when no table is loaded. Raises InputError, one line, for operands and scales that are none of
     these, where torch has no such product to refuse them.
     """
-    operands = (a, b, scale_a, scale_b, offs, out_dtype, use_fast_accum)
-    call = call_with_scales(*operands)
-    asks = asks_gradient(a, b, scale_a, scale_b)
+    needed = (a, b, scale_a, scale_b)
+    check_tensors(partial(torch._scaled_grouped_mm, *needed, offs=offs), *needed, perhaps=(offs,))
+    check_dtype("scaled_grouped_mm", "out_dtype", out_dtype)
+    check_bool("scaled_grouped_mm", "use_fast_accum", use_fast_accum)
+    operands = (*needed, offs, out_dtype or torch.bfloat16, use_fast_accum, bias)
+    call = checked("scaled_grouped_mm", call_with_scales(*operands))
+    asks = asks_gradient(*needed, bias)
     if not compiling():
         if is_plain():
             table = grouped_operator.current_table()
@@ -91,6 +129,10 @@ def scaled_grouped_mm(
         if noted is not None:
             return noted
     return by_torch(call) if asks else grouped_operator.scaled_grouped_mm(*operands)
+
+
+def _check(a: Tensor, b: Tensor, offs: Tensor) -> None:
+    check_tensors(partial(torch._grouped_mm, a, b, offs=offs), a, b, perhaps=(offs,))
 
 
 def _product(call: SeveralCall) -> Tensor:
@@ -108,19 +150,37 @@ def _product(call: SeveralCall) -> Tensor:
     return table.several(call)
 
 
-def _finished(call: SeveralCall) -> Tensor:
-    """A grouped product with gates or an activation behind."""
+def _added(call: SeveralCall) -> Tensor:
+    """Groups of K, added to what is there."""
+    checked("grouped_mm", call)
+    if asks_gradient(call.a, call.b, call.add_to):
+        raise InputError("grouped_mm: add_to records no gradient: call it under torch.no_grad()")
     if compiling():
         return grouped_operator.traced_finished(call)
-    asks = asks_gradient(call.a, call.b)
+    if is_plain():
+        return grouped_operator.current_table().several(call)
+    if is_transformed():
+        return finished(_product(call.products), call)
+    noted = grouped_operator.noted_without_table(call)
+    if noted is None:
+        grouped_operator.grouped_added(call.add_to, *call[:3])
+    assert call.add_to is not None, "what is added to"
+    return call.add_to
+
+
+def _finished(call: SeveralCall) -> Tensor:
+    """A grouped product with a bias, gates or an activation behind."""
+    if compiling():
+        return grouped_operator.traced_finished(call)
+    asks = asks_gradient(call.a, call.b, call.bias)
     if is_plain() and not asks:
         return grouped_operator.current_table().several(call)
     if asks or is_transformed():
-        return finished(_product(call.products), call.steps)
+        return finished(_product(call.products), call)
     noted = grouped_operator.noted_without_table(call)
     if noted is not None:
         return noted
-    return grouped_operator.grouped_finished(call.a, call.b, call.offsets, list(call.steps))
+    return grouped_operator.grouped_finished(call.a, call.b, call.offsets, list(call.steps), call.bias)
 
 
 class _Context(Protocol):

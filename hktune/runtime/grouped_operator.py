@@ -1,7 +1,8 @@
-"""Grouped products as torch operators: `hktune::grouped_finished`, with gates or an activation behind, and
-`hktune::scaled_grouped_mm`, of numbers of 8 bits. Both mean the table that is current when they run.
+"""Grouped products as torch operators: `hktune::grouped_finished`, with a bias, gates or an activation behind,
+`hktune::scaled_grouped_mm`, of numbers of 8 bits, and `hktune::grouped_added_`, of groups of K, which adds to its first
+argument. All mean the table that is current when they run.
 
-Neither has a gradient of its own. Where one is asked of the first, it is the product, and torch's own of the rest.
+None has a gradient of its own. Where one is asked of the first, it is the product, and torch's own of the rest.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from hktune.runtime.calls.call_operations import KERNEL_DTYPES
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.several_by_torch import by_torch
 from hktune.runtime.calls.several_call import SeveralCall
-from hktune.runtime.calls.several_operators import call_with_scales, call_with_steps
+from hktune.runtime.calls.several_operators import call_that_adds, call_with_scales, call_with_steps
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.torch_state import has_dispatch_mode, is_transformed_in_trace
 
 _library = operators._library
-_library.define("grouped_finished(Tensor a, Tensor b, Tensor? offs, str[] steps) -> Tensor")
+_library.define("grouped_finished(Tensor a, Tensor b, Tensor? offs, str[] steps, Tensor? bias=None) -> Tensor")
+_library.define("grouped_added_(Tensor(a!) add_to, Tensor a, Tensor b, Tensor offs) -> ()")
 _library.define(
     "scaled_grouped_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? offs, ScalarType out_dtype, "
-    "bool use_fast_accum) -> Tensor"
+    "bool use_fast_accum, Tensor? bias=None) -> Tensor"
 )
 
 
@@ -58,21 +60,32 @@ def current_table() -> LoadedTable:
     return table
 
 
-def _finished(a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str]) -> Tensor:
-    return current_table().several(call_with_steps(a, b, offs, steps)).contiguous()
+def _finished(*operands: Any) -> Tensor:
+    return current_table().several(call_with_steps(*operands)).contiguous()
 
 
-def _fake_finished(a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str]) -> Tensor:
-    return a.new_empty(call_with_steps(a, b, offs, steps).out_shape)
+def _fake_finished(*operands: Any) -> Tensor:
+    call = call_with_steps(*operands)
+    return call.a.new_empty(call.out_shape)
 
 
-def _first_finished(keys: object, a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str]) -> Tensor:
+def _first_finished(
+    keys: object, a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str], bias: Tensor | None = None
+) -> Tensor:
     """The operator as torch's dispatcher meets it first."""
     del keys
-    if asks_gradient(a, b):
-        return by_torch(call_with_steps(a, b, offs, steps))
+    if asks_gradient(a, b, bias):
+        return by_torch(call_with_steps(a, b, offs, steps, bias))
     with torch._C._AutoDispatchBelowAutograd():
-        return grouped_finished(a, b, offs, steps)
+        return grouped_finished(a, b, offs, steps, bias)
+
+
+def _added(*operands: Tensor) -> None:
+    current_table().several(call_that_adds(*operands))
+
+
+def _fake_added(*operands: Tensor) -> None:
+    del operands  # what is written is one of them
 
 
 def _scaled(*operands: Any) -> Tensor:
@@ -87,6 +100,7 @@ def _fake_scaled(*operands: Any) -> Tensor:
 for _name, _function, _fake in (
     ("grouped_finished", _finished, _fake_finished),
     ("scaled_grouped_mm", _scaled, _fake_scaled),
+    ("grouped_added_", _added, _fake_added),
 ):
     _library.impl(_name, _function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"hktune::{_name}", _fake, lib=_library)
@@ -102,6 +116,16 @@ def _flops(
     return 2 * math.prod(out_shape[:-1]) * right_shape[-1] * left_shape[-1]
 
 
+@register_flop_formula([torch.ops.hktune.grouped_added_])
+def _flops_of_added(
+    add_to_shape: Sequence[int], left_shape: Sequence[int], *others: object, out_shape: object = None
+) -> int:
+    """Of a left [M, K], and sums [G, M, N]: all of K is of some product."""
+    del others, out_shape
+    return 2 * math.prod(left_shape) * add_to_shape[-1]
+
+
+grouped_added: Callable[..., None] = torch.ops.hktune.grouped_added_.default
 grouped_finished: Callable[..., Tensor] = torch.ops.hktune.grouped_finished.default
 scaled_grouped_mm: Callable[..., Tensor] = torch.ops.hktune.scaled_grouped_mm.default
 
@@ -120,8 +144,11 @@ def traced_finished(call: SeveralCall) -> Tensor:
     """What torch.compile's tracer makes of products with steps behind: the operator where the table has such an entry
     by now, and a kernel may take these operands. Else it is torch's own, of which a compiler may fuse the steps."""
     a, b, offs = call[:3]
-    may_take = a.dtype in KERNEL_DTYPES and b.dtype is a.dtype and (a.dim(), b.dim()) == (2, 3)
-    asks = asks_gradient(a, b) or is_transformed_in_trace()
-    if asks or not may_take or not _does_in_trace(call.steps):
+    may_take = a.dtype in KERNEL_DTYPES and b.dtype is a.dtype and (a.dim(), b.dim()) == (2, 2 if call.divides_k else 3)
+    asks = asks_gradient(a, b, call.bias) or is_transformed_in_trace()
+    if asks or not may_take or not _does_in_trace(call.all_steps):
         return by_torch(call)
-    return grouped_finished(a, b, offs, list(call.steps))
+    if call.add_to is None:
+        return grouped_finished(a, b, offs, list(call.steps), call.bias)
+    grouped_added(call.add_to, a, b, offs)
+    return call.add_to

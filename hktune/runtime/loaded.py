@@ -279,8 +279,8 @@ class LoadedTable(TableEntries):
 
     def vendor_several(self, why: Fallback, call: SeveralCall) -> Tensor:
         """What torch makes of such a call that no kernel serves, for the reason `why`."""
-        if call.steps:
-            return several_finished(self.several(call.products), call.steps)
+        if call.is_finished:
+            return several_finished(self.several(call.products), call)
         if why is not Fallback.TENSOR_TYPE:
             self._counts.fell_back(why, call.a, call.b)
             return self._counts.by_torch(why, several_by_torch, call)

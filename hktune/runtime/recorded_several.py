@@ -36,7 +36,7 @@ def _tuned(call: SeveralCall) -> Problem | None:
     is_nvidia = _is_nvidia(call.a)
     if call.has_scales:
         return None if is_nvidia else call.problem
-    return (None if is_nvidia and call.steps else call.problem) or call.products.problem
+    return (None if is_nvidia and call.is_finished else call.problem) or call.products.problem
 
 
 def _is_added(problem: Problem, tensor: Tensor) -> bool:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hktune.core.errors import ShapesError
 from hktune.core.problem import Problem
 from hktune.core.publish import publish
-from hktune.core.shapes import Shape, ShapeList, merged_shapes, shapes_yaml
+from hktune.core.shapes import ShapeList, shapes_yaml
 from hktune.dispatch.calls import CALL_DTYPES
 from hktune.runtime import current, operators
 from hktune.runtime.calls.call_operations import CALLS, KERNEL_DTYPES
@@ -36,6 +36,7 @@ from hktune.runtime.calls.forms import (
     Form,
     linear_form,
 )
+from hktune.runtime.calls.given import check_bool, check_path
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.operands import layout_of
 from hktune.runtime.calls.scaled_call import ScaledCall, by_torch, call_of_integers, call_of_operator, call_of_recipes
@@ -44,8 +45,10 @@ from hktune.runtime.calls.several_call import SeveralCall, added_to_products, is
 from hktune.runtime.calls.several_operators import CALLS_OF_OPERATORS
 from hktune.runtime.fusing.recorded_fusion import GraphLinears
 from hktune.runtime.fusing.recorded_scaled import GraphScaled
+from hktune.runtime.kept_shapes import KeptShapes, shapes_of
 from hktune.runtime.left_out import named_dtype, why_left_out, why_not_seen
 from hktune.runtime.loaded import LoadedTable
+from hktune.runtime.now_and_then import EVERY_S
 from hktune.runtime.recorded_several import several_problem
 from hktune.runtime.token_counts import TokenCounts
 from hktune.runtime.torch_state import as_autocast
@@ -74,20 +77,21 @@ _LINEAR, _MATMUL = ("input", "weight", "bias", "activation"), ("input", "other")
 
 
 def record(path: str | PathLike[str], *, compiled: bool = False) -> Recorder:
-    """A context that counts the bf16 and f16 GEMMs called within it on this thread, and at its end writes them to
-    `path`.
+    """A context that counts the bf16 and f16 GEMMs called within it on this thread, and writes them to `path`: at its
+    end, where the process ends, and every 30 s in which one came, by a thread that no call waits for.
 
     Seen are linear, matmul, mm, addmm and hktune's own functions, under whatever module or function, before and after
     `patch`, under autocast as it casts, with a table or without one, and the products of backward passes. Each is noted
     in the layout of its operands. Batched and grouped products are seen too, and of the latter how many rows groups
     have: counted where these are, and read at the end. A compiled model runs eager meanwhile (in every thread): its
     graph would show no products. Not seen: replays of captured graphs. Raises ShapesError at the end when there was
-    none.
+    none, and TypeError for what is no path.
 
     With `compiled`, linears are counted as torch.compile has them after `patch(model, fuse=True)`: with the sum behind
     one, and those of one input together. So are scaled products, with what is behind them.
     """
-    return Recorder(Path(path), compiled)
+    check_bool("record", "compiled", compiled)
+    return Recorder(check_path("record", "path", path), compiled)
 
 
 class Recorder:
@@ -101,11 +105,12 @@ class Recorder:
         self._entered = ExitStack()
         self.calls: Counter[Problem] = Counter()
         self.left_out: Counter[str] = Counter()
-        self._tokens = TokenCounts()
+        self._tokens = TokenCounts(None if path is None else EVERY_S)
+        self._kept = None if path is None else KeptShapes(path, self.calls, self._tokens)
 
     def __enter__(self) -> Recorder:
-        if self._path and not self._path.parent.is_dir():
-            raise ShapesError(f"{self._path}: there is no folder {self._path.parent}: make it")
+        if self._kept:
+            self._kept.begin()
         below = _Operators(self)
         if hasattr(torch.compiler, "set_stance"):  # torch 2.6
             self._entered.enter_context(torch.compiler.set_stance("force_eager"))
@@ -120,6 +125,8 @@ class Recorder:
         for held in (self.graph, self.scaled):
             if held is not None:
                 held.end()
+        if self._kept:
+            self._kept.end(is_done=kind is None)
         if kind is None and self._path:
             publish(self._path, self.yaml().encode())
 
@@ -183,9 +190,7 @@ class Recorder:
             dtypes = " or ".join(map(str, CALL_DTYPES))
             rule = f"{self._path or 'the model'}: no {dtypes} GEMM was called ({self.others or 'none at all'})"
             raise ShapesError(f"{rule}: record a {dtypes} model, or under autocast")
-        return merged_shapes(
-            Shape(problem, str(problem), count, self._tokens.of(problem)) for problem, count in self.calls.items()
-        )
+        return shapes_of(self.calls, self._tokens.of)
 
     @property
     def others(self) -> str:

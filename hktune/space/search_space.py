@@ -141,8 +141,9 @@ class SearchSpace:
 
     def on(self, compute_units: int) -> SearchSpace:
         """This space for a device with so many compute units: boards of one architecture differ, and so do parts of a
-        board. Kernels are the same; its expressions count with them, so the estimate and what is foremost do."""
-        return SearchSpace(self._description, self._any_template, compute_units)
+        board. Kernels are the same; its expressions count with them, so the estimate, what is foremost and launches
+        do."""
+        return SearchSpace(self._description, self._any_template.on(compute_units), compute_units)
 
     def estimate_with(self, constants: Mapping[str, int]) -> Derived:
         """The estimate alone of `with_estimate`, over a scope of config, a problem's facts, and what the space derives
@@ -228,7 +229,7 @@ class SearchSpace:
 
     def _launch_rule(self, config: Config, n: int, k: int, groups: int) -> LaunchRule:
         self.require_own(config)
-        known = {**config, "n": n, "k": k, "groups": groups, **self.template.records}
+        known = {**config, "n": n, "k": k, "groups": groups, **self.template.launch_records}
         formulas = [
             specialised(constraint.require, known, self.derived.expressions)
             for constraint in self.constraints

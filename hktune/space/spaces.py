@@ -30,6 +30,10 @@ class Spaces:
     def __contains__(self, template_sha256: object) -> bool:
         return template_sha256 in self._of
 
+    def on(self, compute_units: int) -> Spaces:
+        """These, for a device with so many compute units."""
+        return Spaces([space.on(compute_units) for space in self])
+
     @property
     def templates(self) -> Templates:
         """The template of each."""

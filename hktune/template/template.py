@@ -102,6 +102,7 @@ class Template:
         self._check_proofs()
         self._check_storage()
         self._check: Callable[[Config, Operation], None] = _any_config
+        self._board_record = self._arch_record
 
     def derived_values(self, config: Mapping[str, Value]) -> dict[str, Value]:
         """The geometry that `derived` computes from `config`."""
@@ -117,10 +118,22 @@ class Template:
         checked._check, checked._of_operation = check, {}
         return checked
 
+    def on(self, compute_units: int) -> Template:
+        """This template for a device with so many compute units: boards of one architecture differ, and so do parts of
+        a board. Kernels are the same, and so is what is proved; launches count with them."""
+        placed = copy.copy(self)
+        placed._board_record, placed._of_operation = replace(self._arch_record, compute_units=compute_units), {}
+        return placed
+
     @property
     def records(self) -> dict[str, object]:
         """What expressions read by field: the architecture and the operation."""
         return {"arch": self._arch_record, "operation": facts_of(self.operation)}
+
+    @property
+    def launch_records(self) -> dict[str, object]:
+        """The same for those of a launch: of the architecture as the device has it."""
+        return {**self.records, "arch": self._board_record}
 
     def code_operation(self, operation: Operation) -> Operation:
         """The first of `operations` whose code is that of `operation`: they differ in what a launch passes, such as a
@@ -167,7 +180,8 @@ class Template:
     def launch(self, config: Mapping[str, Value], problem: Problem) -> Launch:
         """Grid (workgroups), block (work-items), dynamic LDS and workspace (bytes) and arguments for `problem`, whose
         operation may be any of `operations`."""
-        scope = {**self.for_operation(problem.operation)._scope(config), **problem.sizes, "groups": problem.groups}
+        scope = {**self.for_operation(problem.operation)._launch_scope(config), **problem.sizes}
+        scope["groups"] = problem.groups
         asked = self._launch
         grid_x, grid_y, grid_z = self._positive(asked.grid, scope)
         block_x, block_y, block_z = self._positive(asked.block, scope)
@@ -195,7 +209,7 @@ class Template:
         """`launch` for any number of rows, of so many products. Raises TemplateError where block or dynamic LDS depend
         on m: their kernel would be another one; where the kernel adds to C, which production does not clear; and where
         it takes operands in another storage, which production does not have."""
-        scope = {**self._scope(config), "n": n, "k": k, "groups": groups}
+        scope = {**self._launch_scope(config), "n": n, "k": k, "groups": groups}
         if self._value(self._launch.adds_to_c, scope):
             raise TemplateError(f"{self.name}: {self.symbol(config)} adds to C: production launches what writes it")
         if self.not_for_production:
@@ -274,6 +288,9 @@ class Template:
 
     def _scope(self, config: Mapping[str, Value]) -> dict[str, object]:
         return {**config, **self.derived_values(config), **self.records}
+
+    def _launch_scope(self, config: Mapping[str, Value]) -> dict[str, object]:
+        return {**self._scope(config), **self.launch_records}
 
     def _value(self, expression: Expression, scope: Scope) -> Value:
         try:

@@ -23,6 +23,10 @@ class Templates:
         """The template of that sha256, which must be one of these; of None, `own`."""
         return self.own if sha256 is None else self._by_sha256[sha256]
 
+    def on(self, compute_units: int) -> Templates:
+        """These, for a device with so many compute units."""
+        return Templates(self.own.on(compute_units), [each.on(compute_units) for each in self._others])
+
     @cached_property
     def _by_sha256(self) -> dict[str, Template]:
         return {template.sha256: template for template in (self.own, *self._others)}

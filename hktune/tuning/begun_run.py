@@ -14,7 +14,7 @@ from hktune.core.publish import sweep, sweep_below, temporary_folder
 from hktune.core.settings import Settings
 from hktune.core.trial import Trial
 from hktune.search import create_strategy
-from hktune.space import SearchSpace, Spaces, load_spaces, template_of
+from hktune.space import SearchSpace, load_spaces, template_of
 from hktune.space.listed import ListedDomain
 from hktune.store import (
     Environment,
@@ -33,7 +33,7 @@ from hktune.tuning.ledger import Ledger
 from hktune.tuning.own_trials import require_own
 from hktune.tuning.priors.earlier import Earlier
 from hktune.tuning.rivals import Raced, Rival, chosen_rivals
-from hktune.tuning.run_options import RunOptions, asked_bench, asked_device, calibrated_spaces
+from hktune.tuning.run_options import RunOptions, asked_bench, asked_device, calibrated_spaces, check_vendor_only
 from hktune.tuning.searching.searches import Search
 from hktune.tuning.table_place import TablePlace
 from hktune.tuning.trial_rows import RowContext, now
@@ -91,6 +91,7 @@ def begin(
     options: RunOptions, settings: Settings, command: Sequence[str], callbacks: Callbacks, cluster: Cluster | None
 ) -> BegunRun:
     """What `options` ask for, read and checked. Raises HktuneError."""
+    check_vendor_only(options)
     device, space_file = asked_device(options, settings, cluster)
     found = options.found_shapes
     shapes = found.shapes
@@ -101,8 +102,7 @@ def begin(
     rivals = [] if options.vendor_only else _rivals(options, device, spaces.own, settings)
     others = of_candidates if device == "emulated" else _with_rivals(of_candidates, rivals)
     bench, elsewhere = asked_bench(device, space_file, others, options, settings, calibration, cluster)
-    if device == "cuda":  # rules of AMD's spaces count compute units too, and a table keeps the architecture's
-        spaces = Spaces([spaces.own.on(bench.identity.compute_units), *spaces.others])
+    spaces = spaces.on(bench.identity.compute_units)
     earlier = Earlier(options.prior, spaces.own)
     searches = _searches(spaces.own, names, options, earlier)
     of_others = candidate_searches(spaces, list(names), options.strategy, options.seed, settings)

@@ -140,8 +140,7 @@ def asked_bench(
         from hktune.tuning.cluster.ray_benches import emulated_on
 
         return emulated_on(cluster, bench, options.workers), None
-    if options.board:
-        raise InputError(f"--board {options.board} is for the emulated device: a GPU says itself which one it is")
+    _check_gpu(device, options)
     gpu_bench = GpuBench(
         kind=device,
         space=space,
@@ -163,6 +162,24 @@ def asked_bench(
     return gpus_of(cluster, gpu_bench, options.gpus, options.workers)
 
 
+def _check_gpu(device: str, options: RunOptions) -> None:
+    """Raises InputError for what is for the emulated device or another vendor's GPU."""
+    if options.board:
+        raise InputError(f"--board {options.board} is for the emulated device: a GPU says itself which one it is")
+    if device == "cuda" and options.hipkittens:
+        raise InputError(f"--hipkittens {options.hipkittens}: is for kernels of AMD's GPUs: leave it out")
+
+
+def check_vendor_only(options: RunOptions) -> None:
+    """Raises InputError for what is for kernels where none is searched."""
+    if not options.vendor_only:
+        return
+    of_kernels = ("strategy", "patience", "hipkittens", "prebuilt", "rivals", "candidates", "calibration", "prior")
+    for name in of_kernels:
+        if getattr(options, name) not in (getattr(RunOptions, name), ()):
+            raise InputError(f"--vendor-only searches no kernel, and --{name} is for one: leave one of them out")
+
+
 def _emulated_bench(
     space: Path,
     others: tuple[Path, ...],
@@ -181,6 +198,10 @@ def _emulated_bench(
         raise InputError("--prebuilt objects are for a GPU: the emulated device keeps its own cache")
     if options.gpus and options.gpus > 1:
         raise InputError(f"--gpus {options.gpus}: the emulated device is one; leave it out")
+    if options.cache != "cold":
+        raise InputError(f"--cache {options.cache}: the emulated device models cold caches: leave it out")
+    if options.energy_budget_s:
+        raise InputError(f"--energy-budget {options.energy_budget_s:g}: the emulated device takes none: leave it out")
     return EmulatedBench(
         space,
         options.seed,

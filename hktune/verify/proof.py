@@ -129,7 +129,7 @@ class _Placed:
         what the operation accumulates on."""
         self._c[:] = self._poison
         if self._before is not None:
-            self._rows()[:] = self._before
+            self._rows()[:] = self._before.reshape(self._m, self._n)
         elif self._adds_to_c:
             self._rows()[:] = 0
         self._memory.send(self._c_buffer, self._c)

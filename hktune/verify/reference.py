@@ -130,6 +130,8 @@ def answer_of(
     """
     operation = problem.operation
     exact = {name: arrays.decoded(stored[name], operands_of(operation)[name].dtype) for name in stored}
+    if operation.is_grouped and "bias" in exact:
+        exact["bias"] = for_rows(problem, exact["bias"], stored["offsets"])
     scaled = _scaled_sum(problem, exact, stored.get("offsets"), sums, units)
     after_alpha = operation.epilogue[operation.has_alpha :]
     added = [_term(step, exact) for step in takewhile(_TERMS.__contains__, after_alpha)]

@@ -57,7 +57,8 @@ def single_products(problem: Problem, tensors: Mapping[str, Array]) -> Iterator[
         yield 0, problem, dict(tensors)
         return
     operation, divides_k = replace(problem.operation, kind="gemm", count=0), problem.operation.divides_k
-    divided = {"a", "b"} if divides_k else {*tensors} - {"b", "scale_b"} if problem.operation.is_grouped else {*()}
+    of_rows = {*tensors} - {"b", "scale_b", "bias"} if problem.operation.divides_rows else {*()}
+    divided = {"a", "b"} if divides_k else of_rows
     matrices = {name: each for name, each in tensors.items() if name != "offsets"}
     for group, (first, end) in enumerate(ranges_of(problem, tensors.get("offsets"))):
         own = {name: each[first:end] if name in divided else each[group] for name, each in matrices.items()}
@@ -81,7 +82,8 @@ def parted(problem: Problem, values: dict[str, Array], units: Array) -> tuple[di
     units [rows, n]. `values` has offsets already, where `problem` has."""
     layout = problem.operation.layout
     if problem.operation.divides_k:
-        return {**values, "a": values["a"].swapaxes(0, 1)}, units[None][[0] * problem.rows]
+        own = {"c": _turned(problem, values["c"])} if "c" in values else {}
+        return {**values, "a": values["a"].swapaxes(0, 1), **own}, units[None][[0] * problem.rows]
     stacked = values["a"] if problem.operation.is_grouped else values["a"].reshape(-1, problem.m, problem.k)
     a = stacked if layout[0] == "n" else stacked.swapaxes(-1, -2)
     if "residual" in values:
@@ -92,10 +94,17 @@ def parted(problem: Problem, values: dict[str, Array], units: Array) -> tuple[di
     columns = _columns_of_products(problem)
     across = columns(values["b"].swapaxes(0, 1))
     b = across if layout[1] == "t" else across.swapaxes(-1, -2)
+    values = {**values, "bias": columns(values["bias"])}
     if "scale_b" in values:
         scale_a = values["scale_a"] if problem.operation.is_grouped else values["scale_a"].reshape(-1, problem.m)
         values = {**values, "scale_a": scale_a, "scale_b": columns(values["scale_b"])}
     return {**values, "a": a, "b": b}, for_rows(problem, columns(units), values.get("offsets"))
+
+
+def _turned(problem: Problem, c: Array) -> Array:
+    """What C [groups,m,n] holds, of one matrix [m,n]: its rows, which begin with another one in each group."""
+    rows = [(group + row) % problem.m for group in range(problem.groups) for row in range(problem.m)]
+    return c[rows].reshape(problem.groups, problem.m, problem.n)
 
 
 def for_rows(problem: Problem, of_products: Array, offsets: Array | None) -> Array:

@@ -57,7 +57,8 @@ class GpuService:
         if not isinstance(device, TimedDevice):
             raise DeviceError(f"the {self.kind} device has no clock of its own: nothing can be measured on it")
         torch.cuda.set_device(self.ordinal)  # also on ROCm, whose GPUs torch calls cuda
-        return Serving(device, load_spaces((self.space, *self.others)).templates, self.make_compiler(), self)
+        templates = load_spaces((self.space, *self.others)).templates.on(device.identity.compute_units)
+        return Serving(device, templates, self.make_compiler(), self)
 
 
 class Serving:

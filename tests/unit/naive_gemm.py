@@ -37,7 +37,7 @@ SCALED_OBJECT = (_FOLDER / "naive_gemm_scaled.hsaco").read_bytes()
 SCALED_SHA256 = hashlib.sha256(SCALED_OBJECT).hexdigest()
 SEVERAL_OBJECT = (_FOLDER / "naive_gemm_several.hsaco").read_bytes()
 """Of several products: batched and grouped bf16, nt and nn, batched ones with strides; and grouped ones of K, tn. Also
-grouped ones in nt with silu and gates, and e4m3 with scales of rows."""
+grouped ones in nt with silu and gates, and e4m3 with scales of rows; some with a bias of each group, or added to C."""
 SEVERAL_SHA256 = hashlib.sha256(SEVERAL_OBJECT).hexdigest()
 FINISHED_OBJECT = (_FOLDER / "naive_gemm_finished.hsaco").read_bytes()
 """Of e4m3 with scales, in bf16, with what is behind: +residual, +silu, +silu+gated."""
@@ -94,10 +94,11 @@ def launch_of(row: Trial) -> tuple[str, LaunchRule]:
         if not row.operation.is_grouped:
             several += [Argument(name, "u64") for name in ("stride_a", "stride_b")]
         products = 1 if row.operation.divides_rows else row.operation.count
-        names = ("a", "b", "c", "residual", "scale_a", "scale_b", "offsets")
+        names = ("a", "b", "c", "bias", "residual", "scale_a", "scale_b", "offsets")
         order = sorted(pointers, key=lambda each: names.index(each.name))
         rule = LaunchRule((grid[0], "m", products), block, 0, (*order, *several))
         words = (row.operation.a, row.operation.c) if row.operation.scales else (row.operation.layout,)
+        words = (*words, "f32") if row.operation.divides_k and row.operation.c == "f32" else words
         return "_".join(("naive", row.operation.kind, *words, *row.operation.epilogue)), rule
     if row.object_sha256 == FINISHED_SHA256:
         names = ("a", "b", "c", *(("residual",) if row.operation.has_residual else ()), "scale_a", "scale_b")

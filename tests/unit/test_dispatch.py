@@ -243,7 +243,7 @@ def test_a_malformed_table_is_one_line_that_names_the_place(tmp_path: Path, edit
     assert "build it again" in str(caught.value)
 
 
-@pytest.mark.parametrize("operation", ["bf16.nt+mish", "f16.nt+mish", "fp8.nt.block", "grouped8.bf16.nt+bias"])
+@pytest.mark.parametrize("operation", ["bf16.nt+mish", "f16.nt+mish", "fp8.nt.block", "batched8.bf16.nt+bias"])
 @pytest.mark.parametrize("at", [0, 1])
 def test_an_operation_of_a_later_hktune_is_called_that(tmp_path: Path, operation: str, at: int) -> None:
     """As in trials.csv: it may be a whole table of another version."""

@@ -304,7 +304,7 @@ class TestRun:
         shapes.write_text("shapes:\n  - {m: [16, 64], n: 512, k: 1024}\n")
         (tmp_path / "cache" / "algorithms").write_text("13.1 first 8000")
         out = tmp_path / "out"
-        return RunOptions(shapes, device="cuda", strategy="random", out=out, workers=1, vendor_only=True)
+        return RunOptions(shapes, device="cuda", out=out, workers=1, vendor_only=True)
 
     def test_rows_table_and_summary_have_it(self, options: RunOptions, tmp_path: Path) -> None:
         (tmp_path / "cache" / "energy").write_text("")

@@ -84,6 +84,14 @@ MUTANTS = {
     ),
     "scales of the first rows": ("grouped.i8.nt.rows->f32", HALF_OF_WARP, "* ldscale_a + own.first", "* ldscale_a"),
     "a residual for all": ("batched.f16.nt+residual", SMALL, "own.number * stride_residual", "0"),
+    "a bias for all": ("grouped.bf16.nt", SMALL, "bias += int64_t(own.number) * n", "bias += n"),
+    "a bias of gates as long as C is wide": (
+        "grouped.bf16.nt+silu+gated", HALF_OF_WARP, "own.number) * n * (BLOCK_N / BLOCK_COLS)", "own.number) * n",
+    ),
+    "sums that begin with another group's": (
+        "grouped.bf16.tn->f32", SMALL, "if (accumulate && share == 0) return load_block(block_target(c,",
+        "if (accumulate && share == 0) return load_block(block_target(c - own.number * stride_c,",
+    ),
     "groups of nothing that have something": ("grouped.bf16.tn", SMALL, "(!GROUPS_OF_K || k_left > 0)", "k_left < 99"),
 }  # fmt: skip
 
@@ -100,16 +108,25 @@ def test_a_kernel_that_is_wrong_is_not_proved(mutant: str) -> None:
     assert any(isinstance(outcome, Failure) for outcome in outcomes), outcomes
 
 
-def output_of(config: Config, problem: Problem, ends: list[int] | None = None, workgroups: int | None = None) -> Bits:
-    """C [rows,n] as the first workgroups (None: all) leave it, poison where they do not write."""
+def output_of(
+    config: Config,
+    problem: Problem,
+    ends: list[int] | None = None,
+    workgroups: int | None = None,
+    held: Bits | None = None,
+) -> Bits:
+    """C [rows,n] as the first workgroups (None: all) leave it, poison or what it `held` where they do not write."""
     bound = space().for_operation(problem.operation)
     code, launch = compiled(bound.template.render(config)), bound.template.launch(config, problem)
     if workgroups is not None:
         launch = replace(launch, grid=(workgroups, 1, 1))
     device, stored = EmulatedDevice(), operands(problem)
     c = np.full((problem.rows, problem.n), BF16.poison_bits, np.uint16)
+    c = c if held is None else held.reshape(c.shape).copy()
     offsets = stored.get("offsets") if ends is None else np.array(ends, np.int32)
     arrays = {"a": stored["a"], "b": stored["b"], "c": c, **({} if offsets is None else {"offsets": offsets})}
+    if launch.workspace_bytes:
+        arrays["workspace"] = np.zeros(launch.workspace_bytes, np.uint8)
     buffers = {name: device.allocate(array.nbytes) for name, array in arrays.items()}
     for name, array in arrays.items():
         device.write(buffers[name], array)
@@ -165,6 +182,19 @@ def test_groups_of_k_may_end_anywhere_and_what_has_none_is_zero(ends: list[int])
     for group, (first, end) in enumerate(row_ranges(np.clip(ends, 0, 50))):
         exact = a[first:end].T @ b[first:end] if end > first else np.zeros((40, 24))
         assert np.allclose(c[group], exact, rtol=2**-8, atol=2**-4)
+
+
+@pytest.mark.parametrize("values", [SMALL, SHARED])
+def test_what_a_group_without_any_k_adds_to_keeps_its_bits(values: dict[str, object]) -> None:
+    """A negative zero and a NaN with a payload, too."""
+    problem = Problem(40, 24, 136, operation_of("grouped4.bf16.tn+accumulate"))
+    stored, held = operands(problem), operands(problem)["c"].copy()
+    held[1, 0, :2] = 0x8000, 0x7FE5
+    c = output_of(space().config(values), problem, [70, 70, 136, 136], held=held).reshape(4, 40, 24)
+    assert (c[[1, 3]] == held[[1, 3]]).all()
+    a, b, before = numbers(stored["a"]), numbers(stored["b"]), numbers(held)
+    for group, (first, end) in ((0, (0, 70)), (2, (70, 136))):
+        assert np.allclose(numbers(c[group]), before[group] + a[first:end].T @ b[first:end], rtol=2**-8, atol=2**-4)
 
 
 def test_matrices_may_be_anywhere_and_one_may_be_for_all() -> None:

@@ -93,6 +93,45 @@ def test_gradients_are_torchs(table: LoadedTable, layout: str) -> None:
         torch.testing.assert_close(one.grad.double(), other.grad.double(), rtol=2**-5, atol=1.0)
 
 
+APART = {
+    "contiguous": lambda ends: ends,
+    "every other": lambda ends: torch.stack([ends, ends.flip(0)], 1).flatten()[::2],
+    "a column": lambda ends: torch.stack([ends * 0 + 7, ends], 1)[:, 1],
+}
+
+
+@pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
+@pytest.mark.parametrize("of_k", [False, True])
+@pytest.mark.parametrize("apart", APART)
+@pytest.mark.parametrize("ends", [ENDS, [3, 3, 9, 17]])
+def test_gradients_are_right_up_to_the_last_end_wherever_ends_are_stored(
+    table: LoadedTable, apart: str, of_k: bool, ends: list[int]
+) -> None:
+    """What is behind the last group is nobody's: neither torch nor a kernel writes it."""
+    a, b, _ = operands()
+    right = torch.randn(M, N, generator=torch.Generator().manual_seed(1)).bfloat16() if of_k else b
+    left, offsets = a.mT if of_k else a, APART[apart](torch.tensor(ends, dtype=torch.int32))
+    asked = [each.detach().requires_grad_() for each in (left, right)]
+    wide = [each.detach().double().requires_grad_() for each in (left, right)]
+    parts = list(itertools.pairwise([0, *ends]))
+    if of_k:
+        expected = torch.stack([wide[0][:, first:end] @ wide[1][first:end] for first, end in parts])
+    else:
+        expected = torch.cat([wide[0][first:end] @ wide[1][at] for at, (first, end) in enumerate(parts)])
+    found = hktune.grouped_mm(*asked, offsets)
+    gradient = torch.randn(found.shape, generator=torch.Generator().manual_seed(2)).bfloat16()
+    own = gradient if of_k else gradient[: ends[-1]]
+    torch.testing.assert_close((found if of_k else found[: ends[-1]]).double(), expected, rtol=2**-6, atol=2**-3)
+    divided = ((0, 1), (1, 0)) if of_k else ((0, 0),)  # an operand, and its axis that groups divide
+    grads = list(torch.autograd.grad(found, asked, gradient))
+    for operand, axis in divided:
+        grads[operand] = grads[operand].narrow(axis, 0, ends[-1])
+    for operand, true in enumerate(torch.autograd.grad(expected, wide, own.double())):
+        axes = dict(divided)
+        right_part = true.narrow(axes[operand], 0, ends[-1]) if operand in axes else true
+        torch.testing.assert_close(grads[operand].double(), right_part, rtol=2**-6, atol=2**-3)
+
+
 def test_what_is_torchs_has_torchs_gradient(table: LoadedTable) -> None:
     """Rows of 5 elements, which torch takes transposed alone: hktune's gradient would be of contiguous ones."""
     found = []

@@ -20,8 +20,16 @@ from hktune.verify import Operands, compare, random_operands
 from hktune.verify.on_device import TorchArrays, bits_of
 from hktune.verify.reference import drawn_operands
 
-GROUPED = ["grouped8.bf16.nt", "grouped3.bf16.nn", "grouped1.f16.nt", "grouped5.f16.nn->f32"]
+GROUPED = [
+    "grouped8.bf16.nt",
+    "grouped3.bf16.nn",
+    "grouped1.f16.nt",
+    "grouped5.f16.nn->f32",
+    "grouped5.bf16.nt+bias",
+    "grouped3.f16.nn+bias",
+]
 RAGGED_K = ["grouped8.bf16.tn", "grouped3.f16.tn->f32", "grouped1.bf16.tn"]
+ADDED_TO = ["grouped8.bf16.tn->f32+accumulate", "grouped3.f16.tn+accumulate"]
 BATCHED = [
     "batched4.bf16.nn+residual",
     "batched4.bf16.nt",
@@ -46,11 +54,13 @@ def by_torch(problem: Problem, given: dict[str, torch.Tensor]) -> torch.Tensor:
     a, b = given["a"].double(), given["b"].double()
     if problem.operation.divides_k:
         ranges = row_ranges(given["offsets"].tolist())
-        return torch.cat([a[first:end].T @ b[first:end] for first, end in ranges])
+        held = given["c"].double() if "c" in given else torch.zeros(problem.groups, problem.m, problem.n)
+        return torch.cat([held[at] + a[first:end].T @ b[first:end] for at, (first, end) in enumerate(ranges)])
     b = b.mT if right == "t" else b
     if problem.operation.is_grouped:
         ranges = row_ranges(given["offsets"].tolist())
-        return torch.cat([a[first:end] @ b[group] for group, (first, end) in enumerate(ranges)])
+        bias = given["bias"].double() if "bias" in given else torch.zeros(problem.groups, problem.n)
+        return torch.cat([a[first:end] @ b[group] + bias[group] for group, (first, end) in enumerate(ranges)])
     product = torch.bmm(a.mT if left == "t" else a, b)
     if problem.operation.has_residual:
         product += given["residual"].double()
@@ -58,7 +68,7 @@ def by_torch(problem: Problem, given: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("exact_sums", [False, True])
-@pytest.mark.parametrize("text", [*GROUPED, *RAGGED_K, *BATCHED])
+@pytest.mark.parametrize("text", [*GROUPED, *RAGGED_K, *ADDED_TO, *BATCHED])
 def test_the_answer_is_torchs(text: str, exact_sums: bool) -> None:
     problem = Problem(37, 24, 40, operation_of(text))
     operands = random_operands(problem, 3, exact_sums)
@@ -84,6 +94,9 @@ FINISHED = [
     "grouped3.f16.nn+gelu",
     "batched3.bf16.tt+relu",
     "grouped5.e4m3.nt.rows->bf16",
+    "grouped5.bf16.nt+bias+silu+gated",
+    "grouped4.f16.nt+bias+silu+gated_interleaved",
+    "grouped3.i8.nt.rows->f32+bias",
     "batched3.i8.nt.rows->f32",
 ]
 
@@ -100,6 +113,7 @@ def finished_by_torch(problem: Problem, given: dict[str, torch.Tensor]) -> torch
             scale_a = given["scale_a"].double()
             scale_a = scale_a[first:end] if operation.is_grouped else scale_a[group]
             product = product * scale_a[:, None] * given["scale_b"][group].double()
+        product = product + given["bias"][group].double() if operation.has_bias else product
         halves = {"gated": product.chunk(2, -1), "gated_interleaved": (product[:, ::2], product[:, 1::2])}
         gate, up = halves.get(operation.gates_step, (product, torch.ones(())))
         products.append((ACTIVATED[operation.activations[0]](gate) if operation.activations else gate) * up)
@@ -132,7 +146,7 @@ def test_torchs_own_grouped_product_is_right(text: str) -> None:
     assert compare(bits_of(torch._grouped_mm(given["a"], b, offs=early)).numpy().view("u2"), operands) is not None
 
 
-@pytest.mark.parametrize("text", [GROUPED[0], GROUPED[3], RAGGED_K[0], BATCHED[1]])
+@pytest.mark.parametrize("text", [GROUPED[0], *GROUPED[3:5], RAGGED_K[0], ADDED_TO[0], BATCHED[1]])
 def test_a_gpu_makes_the_same_kind_of_operands(text: str) -> None:
     problem = Problem(37, 24, 40, operation_of(text))
     random = torch.Generator().manual_seed(1)
@@ -178,6 +192,12 @@ def test_a_problem_counts_the_work_and_the_bytes_of_all_its_products() -> None:
     assert ragged.flops == grouped.flops
     assert ragged.bytes == 2 * (64 * 40 + 24 * 40 + 8 * 64 * 24) + 4 * 8
     assert (ragged.rows, ragged.divided, grouped.divided) == (512, 40, 64)
+    biased = Problem(64, 24, 40, operation_of("grouped8.bf16.nt+silu+bias"))
+    assert biased.bytes == grouped.bytes + 2 * 8 * 24
+    assert biased.numbers(4) == grouped.numbers(4), "biases follow one another"
+    gated = operands_of(operation_of("grouped8.bf16.nt+bias+silu+gated"))
+    assert (gated["bias"].axes, gated["bias"].dtype.name) == (("8", "2n"), "bf16")
+    assert operands_of(operation_of("grouped8.bf16.tn->f32+accumulate"))["c"].axes == ("8", "m", "n")
     batched = Problem(64, 24, 40, operation_of("batched8.bf16.nn"))
     assert batched.flops == 8 * 2 * 64 * 24 * 40
     assert batched.bytes == 8 * 2 * (64 * 40 + 24 * 40 + 64 * 24)
@@ -218,7 +238,10 @@ def test_any_other_count_is_one_line(text: str, says: str) -> None:
 def test_what_is_not_known_of_several_products_is_said() -> None:
     for text in (
         "grouped8.bf16.tt",
-        "grouped8.bf16.nt+bias",
+        "batched8.bf16.nt+bias",
+        "grouped8.bf16.tn+bias",
+        "grouped8.bf16.nt->f32+accumulate",
+        "batched8.bf16.tn->f32+accumulate",
         "batched8.bf16.nt+gelu+residual",
         "grouped8.bf16.nt+residual",
         "grouped8.bf16.tn+gelu",

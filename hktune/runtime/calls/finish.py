@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hktune.core.errors import InputError
 from hktune.runtime.calls.forms import FLOAT8, Form, activated, form_ending, gated, linear_by_torch
+from hktune.runtime.calls.given import check_bool, check_linear, check_number
 from hktune.runtime.torch_state import autocast_dtype
 
 
@@ -53,10 +54,9 @@ def check_output(out_dtype: torch.dtype | None, out_scale: Tensor | None, x: Ten
 
 
 def check_factors(alpha: float, beta: float, residual: Tensor | None) -> None:
-    """Raises TypeError for a factor that is a tensor, and InputError for a factor of nothing."""
-    for name, factor in (("alpha", alpha), ("beta", beta)):
-        if isinstance(factor, Tensor):
-            raise TypeError(f"linear(): argument '{name}' must be a number, not Tensor: pass {name}.item()")
+    """Raises TypeError for a factor that is no number, and InputError for a factor of nothing."""
+    check_number("linear", "alpha", alpha)
+    check_number("linear", "beta", beta)
     if residual is None and beta not in (0, 1):
         raise InputError(f"beta is {beta}, the factor of a residual, and there is none: pass it, or leave beta out")
 
@@ -99,8 +99,16 @@ def by_parts(
     if finish.is_gated:
         product = gated(product, finish.activation, finish.interleaved)
     if residual is not None:
-        product = product + residual if finish.beta == 1 else torch.add(product, residual, alpha=finish.beta)
+        product = _added(product, residual, finish.beta)
     return in_float8(product, finish.out_scale) if finish.is_float8 else product
+
+
+def _added(product: Tensor, residual: Tensor, beta: float) -> Tensor:
+    if beta == 1:
+        return product + residual
+    if beta == 0:  # whatever it holds is left out, NaN too; its shape and dtype must fit as ever
+        return product + residual.new_zeros(()).expand(residual.shape)
+    return torch.add(product, residual, alpha=beta)
 
 
 def linear_without_table(
@@ -116,10 +124,11 @@ def linear_without_table(
     out_scale: Tensor | None = None,
 ) -> Tensor:
     """hktune.linear where there is no table."""
+    check_linear("linear", x, weight, bias, residual)
     check_factors(alpha, beta, residual)
     check_output(out_dtype, out_scale, x)
     finish = Finish(activation, alpha=alpha, beta=beta, out_scale=out_scale, float8=out_dtype is FLOAT8)
-    return in_dtype(by_parts(linear_by_torch, finish, x, weight, bias, residual if beta else None), out_dtype)
+    return in_dtype(by_parts(linear_by_torch, finish, x, weight, bias, residual), out_dtype)
 
 
 def gated_without_table(
@@ -133,6 +142,8 @@ def gated_without_table(
     out_scale: Tensor | None = None,
 ) -> Tensor:
     """hktune.gated_linear where there is no table."""
+    check_linear("gated_linear", x, weight, bias)
+    check_bool("gated_linear", "interleaved", interleaved)
     check_output(out_dtype, out_scale, x)
     finish = Finish(activation, True, interleaved, out_scale=out_scale, float8=out_dtype is FLOAT8)
     return in_dtype(by_parts(linear_by_torch, finish, x, weight, bias, None), out_dtype)

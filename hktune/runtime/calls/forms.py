@@ -133,7 +133,7 @@ def activated(activation: str, product: Tensor) -> Tensor:
 
 
 def _known(activation: str) -> str:
-    if activation not in _BY_TORCH:
+    if not isinstance(activation, str) or activation not in _BY_TORCH:
         raise InputError(f"activation {shown(activation)} is not known: known are {', '.join(_BY_TORCH)}")
     return activation
 

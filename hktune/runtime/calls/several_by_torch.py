@@ -11,6 +11,7 @@ from hktune.core.errors import InputError
 from hktune.core.group_sizes import row_ranges
 from hktune.core.operation import ACTIVATIONS, GATES
 from hktune.runtime.calls.forms import FLOAT8, activated, form_ending, gated
+from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.several_call import SeveralCall
 
 FORMATS = (FLOAT8, torch.int8)
@@ -19,13 +20,15 @@ FORMATS = (FLOAT8, torch.int8)
 
 def by_torch(call: SeveralCall) -> Tensor:
     """torch's own. Raises InputError for products with scales that torch has not here, and that are of nothing."""
-    if call.steps:
-        return finished(by_torch(call.products), call.steps)
+    if call.is_finished:
+        return finished(by_torch(call.products), call)
     if call.has_scales:
         return _scaled(call)
     if call.residual is not None:
         return torch.baddbmm(call.residual, call.a, call.b)
-    return torch.bmm(call.a, call.b) if call.offsets is None else torch._grouped_mm(call.a, call.b, offs=call.offsets)
+    if call.offsets is None and call.a.dim() == 3:
+        return torch.bmm(call.a, call.b)
+    return torch._grouped_mm(call.a, call.b, offs=call.offsets)
 
 
 def steps_of(activation: str | None, gates: str = "") -> tuple[str, ...]:
@@ -34,14 +37,55 @@ def steps_of(activation: str | None, gates: str = "") -> tuple[str, ...]:
     return tuple(form_ending(False, activation, gates).ending.split("+")[1:])
 
 
-def finished(product: Tensor, steps: tuple[str, ...]) -> Tensor:
-    """What torch makes of the product in these steps. Raises InputError where there are not as many gates as what they
-    gate."""
-    activation = steps[0] if steps[0] in ACTIVATIONS else None
-    if steps[-1] in GATES:
-        return gated(product, activation, GATES[steps[-1]] == "interleaved")
+def finished(product: Tensor, call: SeveralCall) -> Tensor:
+    """What torch makes of the products of a call whose end is more than them. Raises InputError where there are not as
+    many gates as what they gate."""
+    if call.add_to is not None:
+        return call.add_to.add_(product)
+    product = product if call.bias is None else product + _bias_of_rows(call.bias, call.offsets, len(product))
+    if not call.steps:
+        return product
+    activation = call.steps[0] if call.steps[0] in ACTIVATIONS else None
+    if call.steps[-1] in GATES:
+        return gated(product, activation, GATES[call.steps[-1]] == "interleaved")
     assert activation is not None, "there are steps"
     return activated(activation, product)
+
+
+def _bias_of_rows(bias: Tensor, offsets: Tensor | None, rows: int) -> Tensor:
+    """[rows, N]: of each row the bias of its group, and 0 of those behind the last one. Nobody waits for a GPU."""
+    assert offsets is not None, "a bias is of groups"
+    groups = torch.bucketize(torch.arange(rows, device=offsets.device), offsets.contiguous(), right=True)
+    of_groups = torch.cat([bias, bias.new_zeros(1, bias.shape[1])])
+    if asks_gradient(bias):
+        return of_groups.float()[groups].to(bias.dtype)  # the gradient is summed over rows in float32
+    return of_groups[groups]
+
+
+def checked(name: str, call: SeveralCall) -> SeveralCall:
+    """`call`, of the function `name`. Raises InputError, one line, for a bias, or something to add to, that is none of
+    these products. What else is wrong is torch's to say."""
+    if not all(isinstance(each, Tensor) for each in (call.a, call.b)):
+        return call
+    if call.bias is not None:
+        if call.offsets is None or call.divides_k:
+            raise InputError(f"{name}: a bias is for groups of rows: pass b [G, K, N] and offs")
+        _check_added(name, "bias", call.bias, (call.b.shape[0], call.b.shape[-1]), (call.c_dtype,))
+    if call.add_to is not None:
+        if call.steps or not call.divides_k:
+            raise InputError(f"{name}: add_to is for groups of K, without an activation: pass b [K, N] and offs")
+        _check_added(name, "add_to", call.add_to, call.out_shape, (call.a.dtype, torch.float32))
+    return call
+
+
+def _check_added(
+    name: str, argument: str, added: object, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]
+) -> None:
+    if isinstance(added, Tensor) and added.shape == shape and added.dtype in dtypes:
+        return
+    got = f"{list(added.shape)} {added.dtype}" if isinstance(added, Tensor) else type(added).__name__
+    wanted = " or ".join(map(str, dict.fromkeys(dtypes)))
+    raise InputError(f"{name}: {argument} must be {list(shape)} {wanted}, got {got}: pass such".replace("torch.", ""))
 
 
 def _scaled(call: SeveralCall) -> Tensor:

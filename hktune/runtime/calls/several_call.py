@@ -52,10 +52,15 @@ class SeveralCall(NamedTuple):
     """What is done with the products, in the words of an operation. With gates `b` has 2N columns."""
     use_fast_accum: bool = False
     """Whether torch's own sums may be fast; kernels are exact."""
+    bias: Tensor | None = None
+    """Of each group what is added to its rows before the steps, [G, columns of `b`], of C's format."""
+    add_to: Tensor | None = None
+    """What the products of groups of K are added to, [G, M, N], of the format of `a` or float32: it becomes C."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return (self.a, self.b, *(each for each in self[2:6] if each is not None))
+        """What is read alone."""
+        return (self.a, self.b, *(each for each in (*self[2:6], self.bias) if each is not None))
 
     @property
     def has_scales(self) -> bool:
@@ -63,12 +68,26 @@ class SeveralCall(NamedTuple):
 
     @property
     def c_dtype(self) -> torch.dtype:
-        return self.out_dtype or self.a.dtype
+        return self.add_to.dtype if self.add_to is not None else self.out_dtype or self.a.dtype
 
     @property
     def products(self) -> SeveralCall:
         """The same without what is done with the products."""
-        return self._replace(steps=())
+        return self._replace(steps=(), bias=None, add_to=None)
+
+    @property
+    def all_steps(self) -> tuple[str, ...]:
+        """What is done with the products, and what is added to them, in the words of an operation."""
+        if self.residual is not None:
+            return (*self.steps, "residual")
+        if self.add_to is not None:
+            return ("accumulate", *self.steps)
+        return self.steps if self.bias is None else ("bias", *self.steps)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is more to do than torch's own calls do."""
+        return bool(self.steps) or self.bias is not None or self.add_to is not None
 
     @property
     def sizes(self) -> Sizes | None:
@@ -78,6 +97,8 @@ class SeveralCall(NamedTuple):
             return None
         dims = (3, 3) if offsets is None else (2, 2 if self.divides_k else 3)
         if (a.dim(), b.dim()) != dims or a.shape[-1] != b.shape[-2]:
+            return None
+        if (self.bias is not None or self.add_to is not None) and not self._has_what_is_added:
             return None
         groups = a.shape[0] if offsets is None else offsets.shape[0] if offsets.dim() == 1 else -1
         counted = groups if self.divides_k else b.shape[0]
@@ -134,8 +155,7 @@ class SeveralCall(NamedTuple):
 
     def operation(self, layout: str, groups: int) -> Operation | None:
         """What it is where its operands are stored so; None where no kernel computes such."""
-        steps = self.steps if self.residual is None else (*self.steps, "residual")
-        found = _OPERATIONS.get((self._kind, layout, self.a.dtype, self.c_dtype, steps, self.has_scales))
+        found = _OPERATIONS.get((self._kind, layout, self.a.dtype, self.c_dtype, self.all_steps, self.has_scales))
         return None if found is None else replace(found, count=groups)
 
     @property
@@ -146,7 +166,14 @@ class SeveralCall(NamedTuple):
             return False
         if self.has_scales:
             return (self._kind, a, self.c_dtype) in _SCALED
-        return a in _FORMATS and self.out_dtype in (None, a)
+        return a in _FORMATS and (self.add_to is not None or self.out_dtype in (None, a))
+
+    @property
+    def _has_what_is_added(self) -> bool:
+        """Whether a bias, and what products are added to, have the shapes and the format that kernels take."""
+        b, bias, add_to = self.b, self.bias, self.add_to
+        fits = bias is None or (bias.shape == (b.shape[0], b.shape[-1]) and bias.dtype is self.c_dtype)
+        return fits and (add_to is None or add_to.shape == self.out_shape)
 
     @property
     def problem(self) -> Problem | None:

@@ -77,14 +77,22 @@ def call_with_scales(
     offs: Tensor | None,
     out_dtype: torch.dtype,
     use_fast_accum: bool,
+    bias: Tensor | None = None,
 ) -> SeveralCall:
     """The arguments of hktune.scaled_grouped_mm, in their order."""
-    return SeveralCall(a, b, offs, None, scale_a, scale_b, out_dtype, use_fast_accum=use_fast_accum)
+    return SeveralCall(a, b, offs, None, scale_a, scale_b, out_dtype, use_fast_accum=use_fast_accum, bias=bias)
 
 
-def call_with_steps(a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str]) -> SeveralCall:
+def call_with_steps(
+    a: Tensor, b: Tensor, offs: Tensor | None, steps: Sequence[str], bias: Tensor | None = None
+) -> SeveralCall:
     """The arguments of hktune::grouped_finished."""
-    return SeveralCall(a, b, offs, steps=tuple(steps))
+    return SeveralCall(a, b, offs, steps=tuple(steps), bias=bias)
+
+
+def call_that_adds(add_to: Tensor, a: Tensor, b: Tensor, offs: Tensor) -> SeveralCall:
+    """The arguments of hktune::grouped_added_."""
+    return SeveralCall(a, b, offs, add_to=add_to)
 
 
 CALLS_OF_OPERATORS: Mapping[str, Callable[..., SeveralCall | None]] = {
@@ -93,5 +101,6 @@ CALLS_OF_OPERATORS: Mapping[str, Callable[..., SeveralCall | None]] = {
     "aten::_scaled_grouped_mm_v2": call_of_scaled_grouped_recipes,
     "hktune::scaled_grouped_mm": call_with_scales,
     "hktune::grouped_finished": call_with_steps,
+    "hktune::grouped_added_": call_that_adds,
 }
 """By what the operators are called, the call that their arguments are; None where kernels know no such."""

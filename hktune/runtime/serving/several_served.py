@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hktune.core.problem import Key
 from hktune.device.device import PreparedLaunch
-from hktune.runtime.calls.operands import may_hold
+from hktune.runtime.calls.operands import PLAIN, may_hold
 from hktune.runtime.calls.several_call import SeveralCall, Sizes, refusal
 from hktune.runtime.counts import Counts, Fallback
 from hktune.runtime.serving.place import Place
@@ -40,6 +40,9 @@ class SeveralProducts:
         if 0 in sizes:
             return Fallback.EMPTY
         why = refusal(call, sizes, self._place.where)
+        if call.add_to is not None:
+            out = call.add_to
+            why = why if type(out) in PLAIN else Fallback.TENSOR_TYPE
         if (
             why is None
             and out is not None
@@ -79,8 +82,7 @@ class SeveralProducts:
         return strided
 
     def _looked_up(self, call: SeveralCall, sizes: Sizes, layout: str) -> Route | Fallback:
-        given = (call.offsets is None, call.divides_k, call.residual is None)
-        key = (sizes, call.a.dtype, call.out_dtype, call.steps, layout, given)
+        key = (sizes, call.a.dtype, call.c_dtype, call.all_steps, layout, call.offsets is None, call.divides_k)
         known = self._routes.get(key)
         if known is None:
             operation = call.operation(layout, sizes[3])
@@ -100,12 +102,13 @@ class SeveralProducts:
         workspace = place.workspace(route, stream)
         a, b, offsets, residual = call[:4]
         scales = (call.scale_a, call.scale_b) if call.has_scales else ()
+        bias = None if call.bias is None else call.bias.contiguous()
         added = () if residual is None else (residual.contiguous(),)
         if profiling():
             with operator_range(_shown(call), a, b):
-                launch(a, b, out, None, *scales, offsets, workspace, *added, stream)
+                launch(a, b, out, bias, *scales, offsets, workspace, *added, stream)
         else:
-            launch(a, b, out, None, *scales, offsets, workspace, *added, stream)
+            launch(a, b, out, bias, *scales, offsets, workspace, *added, stream)
         self._counts.ran(route.near, route.sibling)
         return out
 

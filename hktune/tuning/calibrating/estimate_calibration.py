@@ -46,7 +46,7 @@ def calibrate_estimate(directory: Path, space_file: Path | None, rows_max: int) 
     identity = device_of(directory)
     if space_file is None and identity.arch not in SPACE_OF:
         raise InputError(f"no search space for {identity.arch} comes with hktune: pass --space")
-    space = load_space(space_file or SPACE_OF[identity.arch])
+    space = load_space(space_file or SPACE_OF[identity.arch]).on(identity.compute_units)
     if not space.estimate_constants:
         raise InputError(f"{space.name} has no estimate with constants, so there is nothing to fit")
     left_out = Counter[str]()

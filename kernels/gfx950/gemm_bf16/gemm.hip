@@ -93,6 +93,8 @@ void hktune_gemm_bf16(const element *a, const element *b, output *c, const adden
 #if SEVERAL
     const product own = product_of(tile_of(block, blocks), m, k, blocks_n, groups, offsets);
     if (GROUPS_OF_ROWS && own.size == 0) return;
+    if (GROUPS_OF_K && ACCUMULATES && accumulate && own.size == 0) return;  // C stays what it is, to the bit
+    if (GROUPS_OF_ROWS && bias) bias += int64_t(own.number) * n * (BLOCK_N / BLOCK_COLS);  // each group has its own
     a += own.number * halfwords_in(stride_a) + own.first * lda;
     b += own.number * halfwords_in(stride_b) + (GROUPS_OF_K ? own.first * ldb : 0);
     c += own.number * stride_c + (GROUPS_OF_ROWS ? own.first * ldc : 0);

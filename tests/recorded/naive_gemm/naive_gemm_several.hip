@@ -1,7 +1,8 @@
 // Batched and grouped C = A @ B of bf16, one work-item per element of C. B is [G,N,K], or [G,K,N] in the layout nn.
 // A grouped kernel writes no rows behind the last group. With groups of K, A is [K,M], B [K,N] and C [G,M,N]. The
 // matrices of a batched one, and their rows, may be anywhere. With gates B has 2N columns for each group. Of e4m3 there are
-// scales of the rows of A, and of the columns of B. Built as naive_gemm.hip says.
+// scales of the rows of A, and of the columns of B. Each group may have a bias of its own, and groups of K may be added
+// to what C holds. Built as naive_gemm.hip says.
 #define KERNEL extern "C" __attribute__((global, amdgpu_flat_work_group_size(1, 256)))
 typedef unsigned short bf16;
 typedef unsigned int u32;
@@ -62,6 +63,30 @@ KERNEL void naive_grouped_tn(
     c[(group * m + row) * n + column()] = narrow(dot(a + begin * m + row, b + begin * n + column(), m, n, end - begin));
 }
 
+KERNEL void naive_grouped_nt_bias(
+    const bf16* a, const bf16* b, bf16* c, const bf16* bias, const int* offsets, u32 n, u32 k, u32 groups) {
+    const u32 row = __builtin_amdgcn_workgroup_id_y(), group = group_of(row, offsets, groups);
+    if (group >= groups || column() >= n) return;
+    const u32 line = group * n + column();
+    c[row * n + column()] = narrow(dot(a + row * k, b + line * k, 1, 1, k) + widen(bias[line]));
+}
+
+KERNEL void naive_grouped_tn_accumulate(
+    const bf16* a, const bf16* b, bf16* c, const int* offsets, u32 m, u32 n, u32 k, u32 groups) {
+    const u32 row = __builtin_amdgcn_workgroup_id_y(), group = __builtin_amdgcn_workgroup_id_z();
+    const u32 begin = group ? offsets[group - 1] : 0, end = offsets[group], at = (group * m + row) * n + column();
+    if (column() >= n || end == begin) return;
+    c[at] = narrow(widen(c[at]) + dot(a + begin * m + row, b + begin * n + column(), m, n, end - begin));
+}
+
+KERNEL void naive_grouped_tn_f32_accumulate(
+    const bf16* a, const bf16* b, float* c, const int* offsets, u32 m, u32 n, u32 k, u32 groups) {
+    const u32 row = __builtin_amdgcn_workgroup_id_y(), group = __builtin_amdgcn_workgroup_id_z();
+    const u32 begin = group ? offsets[group - 1] : 0, end = offsets[group], at = (group * m + row) * n + column();
+    if (column() >= n || end == begin) return;
+    c[at] += dot(a + begin * m + row, b + begin * n + column(), m, n, end - begin);
+}
+
 __attribute__((device)) static void batched(
     const bf16* a, const bf16* b, bf16* c, const bf16* residual, u32 m, u32 n, u32 k, u32 lda, u32 ldb, u64 stride_a,
     u64 stride_b, bool transposed) {
@@ -114,6 +139,15 @@ KERNEL void naive_grouped_nt_silu_gated_interleaved(
     gated(a, b, c, offsets, n, k, groups, true);
 }
 
+KERNEL void naive_grouped_nt_bias_silu_gated(
+    const bf16* a, const bf16* b, bf16* c, const bf16* bias, const int* offsets, u32 n, u32 k, u32 groups) {
+    const u32 row = __builtin_amdgcn_workgroup_id_y(), group = group_of(row, offsets, groups);
+    if (group >= groups || column() >= n) return;
+    const u32 gate = group * 2 * n + column(), up = gate + n;
+    const float product = dot(a + row * k, b + gate * k, 1, 1, k) + widen(bias[gate]);
+    c[row * n + column()] = narrow(silu(product) * (dot(a + row * k, b + up * k, 1, 1, k) + widen(bias[up])));
+}
+
 KERNEL void naive_grouped_nt_silu(
     const bf16* a, const bf16* b, bf16* c, const int* offsets, u32 n, u32 k, u32 groups) {
     const u32 row = __builtin_amdgcn_workgroup_id_y(), group = group_of(row, offsets, groups);
@@ -147,6 +181,16 @@ KERNEL void naive_grouped_e4m3_bf16(
     if (group >= groups || column() >= n) return;
     const u32 line = group * n + column();
     c[row * n + column()] = narrow_or_nan(scaled(a + row * k, b + line * k, scale_a[row], scale_b[line], k));
+}
+
+KERNEL void naive_grouped_e4m3_bf16_bias(
+    const unsigned char* a, const unsigned char* b, bf16* c, const bf16* bias, const float* scale_a,
+    const float* scale_b, const int* offsets, u32 n, u32 k, u32 groups) {
+    const u32 row = __builtin_amdgcn_workgroup_id_y(), group = group_of(row, offsets, groups);
+    if (group >= groups || column() >= n) return;
+    const u32 line = group * n + column();
+    const float sum = scaled(a + row * k, b + line * k, scale_a[row], scale_b[line], k);
+    c[row * n + column()] = narrow_or_nan(sum + widen(bias[line]));
 }
 
 KERNEL void naive_grouped_e4m3_f32(
