@@ -21,9 +21,9 @@ Group = tuple[Config, ...]
 @dataclass(frozen=True)
 class ForemostRule:
     """Of all combinations of `varied` for which `require` holds, the `first` ones with the least `least` are tried,
-    these compared one after the other. `bases` have the other parameters, the first that is legal counts; then the estimate
-    has its say in all but those that are `held`, and those of `most` are made as large as may be. It is for problems
-    for which `when` holds."""
+    these compared one after the other. `bases` have the other parameters, the first that is legal counts; then the
+    estimate has its say in all but those that are `held`, and those of `most` are made as large as may be. It is for
+    problems for which `when` holds."""
 
     varied: tuple[str, ...]
     bases: tuple[Config, ...]

@@ -29,8 +29,8 @@ ALIKE = 2
 UNLIKE_KERNELS = 3
 """Of the finalists so many places are for kernels that are unlike all faster ones."""
 UNLIKE_WITHIN = 0.08
-"""So far from the best these may be. Screened times are of a cool clock; in the rounds of finalists, where power holds it,
-kernels of one tile lost 5 to 8 % to others on 4 of 29 shapes (an H200), and variants of one tile lose together."""
+"""So far from the best these may be. Screened times are of a cool clock; in the rounds of finalists, where power holds
+it, kernels of one tile lost 5 to 8 % to others on 4 of 29 shapes (an H200), and variants of one tile lose together."""
 
 
 def confirm(
