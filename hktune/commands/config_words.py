@@ -14,6 +14,7 @@ from hktune.core.command_words import words_of
 from hktune.core.config import Config
 from hktune.core.errors import InputError, SpaceError
 from hktune.core.escaped import shown
+from hktune.core.outside_file import may_be_there
 from hktune.core.shipped import DEFAULT_SPACE, SPACE_OF, shipped_spaces
 from hktune.space import SearchSpace, template_of
 
@@ -132,8 +133,8 @@ def _split(word: str) -> tuple[Path, str] | None:
 def _configs(directory: Path) -> Iterator[Named]:
     """Every config of `directory`, which may also be one of the files in it, trials.csv by any name."""
     readers = {"trials.csv": _tried, "table.json": _tabled, "built.json": _built}
-    present = [(read, directory / name) for name, read in readers.items() if os.path.lexists(directory / name)]
-    there = os.path.lexists(directory)
+    present = [(read, directory / name) for name, read in readers.items() if may_be_there(directory / name)]
+    there = may_be_there(directory)
     if there and not directory.is_dir():
         present = [(readers.get(directory.name, _tried), directory)]
     if not present:

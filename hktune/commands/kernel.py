@@ -48,6 +48,20 @@ _USUAL: dict[str, Any] = {
 }
 
 
+ARGUMENTS_HELP = """what --args says of a kernel's arguments, in their order:
+  x:f32[n,m]          a buffer that the kernel reads, of random numbers
+  y:out:f32[n]        one that it must write whole; y:inout:f32[n]: that it may
+  x:f32[n]=zeros      what a buffer holds: =zeros, =ones, =2.5, =arange,
+                      =uniform, =normal, =0..7 (random integers) or =@FILE.npy
+  n  i:u64  a:f32=2   a number, an i32 without a type; values may follow as n=4
+  s:{x:f32[n] n m=3}  a struct by value
+  p:null  q:bytes[8]  the null pointer; bytes, which are zeros or =00ff...
+  t:gl:bf16[m,k]      a kittens::gl; a size with ! is a template argument
+  x@16:f32[n]         an argument at byte 16
+Types are i8 to i64, u8 to u64, f16, bf16, f32, f64, e4m3, e5m2, e8m0 and mxfp4. Sizes, --grid, --block and --lds \
+are expressions of the numbers."""
+
+
 def add_kernel_options(parser: argparse.ArgumentParser) -> None:
     """The options that describe a kernel; PARAMETER=VALUE then gives the numbers."""
     kernel = parser.add_argument_group("a kernel of your own")
@@ -64,8 +78,7 @@ def add_kernel_options(parser: argparse.ArgumentParser) -> None:
         "--args",
         default=_USUAL["args"],
         metavar="LIST",
-        help="such as 'a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n] m n k alpha:f32'; structs, files, constants: see "
-        "docs/how-to/verify-a-kernel.md",
+        help="such as 'a:bf16[m,k] b:bf16[n,k] c:out:bf16[m,n] m n k alpha:f32': see below",
     )
     kernel.add_argument(
         "--grid",
@@ -119,7 +132,8 @@ def _add_values(kernel: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="RULE[@PLACE]",
-        help="waive a finding, at a place such as mine.hip:7 or +0x44 if one is given; docs/reference/findings.md",
+        help="waive a finding by its rule, the first word of its line; at a place such as mine.hip:7 or +0x44 if one "
+        "is given",
     )
     kernel.add_argument("--sarif", type=path_given, metavar="FILE", help="write the findings as SARIF")
     kernel.add_argument(

@@ -15,7 +15,7 @@ from hktune.commands.arguments import (
     refuse_unused,
     settings_of,
 )
-from hktune.commands.kernel import add_kernel_options, require_no_kernel, verify_kernel
+from hktune.commands.kernel import ARGUMENTS_HELP, add_kernel_options, require_no_kernel, verify_kernel
 from hktune.commands.parser import DONE, FAILED, Command
 from hktune.core.errors import InputError
 
@@ -102,6 +102,10 @@ def _compile_only(space: SearchSpace, config: Config, settings: Settings) -> int
     return FAILED
 
 
+_ABOUT = f"""Needs no GPU: the emulator executes the kernel, and every element that it writes is judged.
+
+{ARGUMENTS_HELP}"""
+
 COMMAND = Command(
     "verify",
     "compile one config, or a kernel of your own, and prove it",
@@ -114,5 +118,5 @@ COMMAND = Command(
     ),
     failed="the config or the kernel fails",
     warned="only warnings of a kernel",
-    about="Needs no GPU: the emulator executes the kernel, and every element that it writes is judged.",
+    about=_ABOUT,
 )

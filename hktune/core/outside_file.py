@@ -8,6 +8,7 @@ link there leads to what its sender chose, for reading, writing and deleting ali
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from hktune.core.errors import InputError
 _PLAIN = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BOM = b"\xef\xbb\xbf"
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _NATURES = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a pipe"),
@@ -60,8 +62,8 @@ class FileKind:
             return self._bytes(file, directory / name)
 
     def read_if_there(self, directory: Path, name: str) -> bytes | None:
-        """As `read_inside`; None where nothing has that name."""
-        return self.read_inside(directory, name) if os.path.lexists(directory / name) else None
+        """As `read_inside`; None where nothing has that name. Raises `error` where that cannot be known."""
+        return self.read_inside(directory, name) if may_be_there(directory / name) else None
 
     def text(self, data: bytes, path: Path) -> str:
         """`data` as UTF-8, a byte order mark at its start left out. Raises `error` for other bytes, and for a NUL."""
@@ -101,7 +103,10 @@ class FileKind:
         """What kept the file from being `wanted`, which is read or written; `found` is what it is instead of one."""
         if found:
             return self.broken(path, f"is {found}, not {self.name}")
-        return self.broken(path, f"cannot be {wanted} ({getattr(failed, 'strerror', None) or failed})")
+        rule = f"cannot be {wanted} ({getattr(failed, 'strerror', None) or failed})"
+        if isinstance(failed, PermissionError):
+            return self.error(f"{path}: {rule}: give this user the right to, or pass another")
+        return self.broken(path, rule)
 
     def _plain(self, handle: int, path: Path, mode: str) -> BinaryIO:
         """The open file of `handle`, which is closed where that is no plain file of a legal size."""
@@ -131,6 +136,17 @@ def nature(path: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError):
         return _nature(path.stat().st_mode)
     return None
+
+
+def may_be_there(path: Path) -> bool:
+    """Whether something has that name, or a folder keeps from knowing."""
+    try:
+        path.lstat()
+    except ValueError:
+        return False
+    except OSError as failed:
+        return failed.errno not in _ABSENT
+    return True
 
 
 def own_folder(directory: Path, name: str, error: type[InputError]) -> Path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +75,34 @@ def test_a_wheel_holds_what_hktune_needs_and_nothing_else(tmp_path: Path) -> Non
         (source / stray).write_text("")
     wheel = build_wheel(source, tmp_path / "wheel")
     assert wheel.name == f"hktune-{hktune.__version__}-py3-none-any.whl"
-    assert files_in(wheel) == expected_files()
+    files = files_in(wheel)
+    assert files == expected_files()
+    named = {file: named_files(data) for file, data in files.items() if file.endswith(".py")}
+    absent = {file: [each for each in names if f"hktune/{each}" not in files] for file, names in named.items()}
+    assert not {file: names for file, names in absent.items() if names}, "what is said to a user is there for one"
+
+
+NAMED = re.compile(r"(?<![\w./-])(?:docs|kernels|search_spaces|examples|scripts|benchmarks|results|tests)/[\w/.-]*\w")
+
+
+def named_files(source: bytes) -> list[str]:
+    """The files of a checkout that a module's texts name, docstrings and comments aside; those that say that they are
+    of a checkout too."""
+    tree = ast.parse(source)
+    own = [each.value for each in ast.walk(tree) if isinstance(each, ast.Expr)]
+    texts = [each.value for each in ast.walk(tree) if isinstance(each, ast.Constant) and each not in own]
+    said = [each for each in texts if isinstance(each, str) and "in a checkout" not in each]
+    return [name for text in said for name in NAMED.findall(text)]
+
+
+def test_texts_that_name_a_file_are_found() -> None:
+    source = b'''"""docs/of/a/docstring.md"""
+HELP = "see docs/a.md, and kernels/gfx950/b.yaml"
+def f(x):
+    "docs/c.md"
+    raise ValueError(f"{x}: as in examples/d.py.")  # docs/e.md
+'''
+    assert named_files(source) == ["docs/a.md", "kernels/gfx950/b.yaml", "examples/d.py"]
 
 
 def test_a_source_archive_makes_the_same_wheel(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from hktune.cli import main
 from hktune.core.errors import StoreError
 from hktune.core.outside_file import FileKind, own_folder
 
@@ -114,3 +116,41 @@ def test_an_own_folder_is_made_and_never_a_link_or_a_file(tmp_path: Path) -> Non
     for place, found in (("link", "a symbolic link"), ("file", "a file")):
         with pytest.raises(StoreError, match=f"is {found}, not a folder of its own"):
             own_folder(tmp_path / place, "objects", StoreError)
+
+
+@contextmanager
+def no_right_to(folder: Path) -> Iterator[None]:
+    """What is in `folder` may not be reached meanwhile, by root neither."""
+    folder.chmod(0o000)
+    own, is_root = os.geteuid(), os.geteuid() == 0
+    try:
+        if is_root:
+            os.seteuid(65534)
+        yield
+    finally:
+        if is_root:
+            os.seteuid(own)
+        folder.chmod(0o700)
+
+
+def test_what_may_not_be_read_is_not_called_absent(tmp_path: Path) -> None:
+    assert KIND.read_if_there(tmp_path, "list") is None
+    assert KIND.read_if_there(tmp_path / "none", "list") is None
+    (tmp_path / "file").touch()
+    assert KIND.read_if_there(tmp_path / "file", "list") is None
+    says = r"list: cannot be read \(Permission denied\): give this user the right to, or pass another$"
+    with no_right_to(tmp_path), pytest.raises(StoreError, match=says):
+        KIND.read_if_there(tmp_path, "list")
+
+
+def test_nor_is_a_results_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for words in (["calibrate", str(folder)], ["explain", f"{folder}:0123abcd"], ["table", "show", str(folder)]):
+        main(words)  # which imports what it needs
+        assert "Permission" not in capsys.readouterr().err
+        with no_right_to(tmp_path):
+            assert main(words) == 2
+        said = capsys.readouterr().err
+        assert "(Permission denied)" in said, words
+        assert said.count("\n") == 1

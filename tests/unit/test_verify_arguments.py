@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hktune.cli import main
+from hktune.commands.kernel import ARGUMENTS_HELP
 from hktune.compile.command_line import device_flags
 from hktune.compile.host_code import with_values, without_host_code
 from hktune.core.errors import HktuneError, InputError
@@ -300,3 +301,11 @@ def test_kernels_inside_bundles_and_programs_are_found(tmp_path: Path, capsys: p
     (tmp_path / "older.co").write_bytes(bundle(entries[0]))
     assert main(["verify", "--kernel", str(tmp_path / "older.co"), *arguments]) == 2
     assert "has no code object for gfx950: compile it with --offload-arch=gfx950" in capsys.readouterr().err
+
+
+def test_what_the_help_says_of_arguments_is_taken() -> None:
+    examples = [line[:22] for line in ARGUMENTS_HELP.splitlines() if line.startswith("  ") and line[:22].strip()]
+    assert len(examples) == 8
+    kinds = {each.kind for example in examples for each in parse_parameters(example)}
+    assert kinds == {"buffer", "number", "struct", "null", "bytes", "gl"}
+    assert all(f"={word}" in ARGUMENTS_HELP for word in ("zeros", "ones", "arange", "uniform", "normal"))
