@@ -179,7 +179,7 @@ def _read(name: str, operation: Operation, count: tuple[str, ...] = ()) -> Opera
 def _of_gates_and_up(operand: Operand, in_turn: bool) -> Operand:
     """An operand of gates and of what they gate: its axis along the columns of C is twice as long."""
     axes = tuple(f"{_TWICE}{axis}" if axis.partition("/")[0] == "n" else axis for axis in operand.axes)
-    return replace(operand, axes=axes, turns=2 if in_turn and axes[:-1] == (f"{_TWICE}n",) else 1)
+    return replace(operand, axes=axes, turns=2 if in_turn and axes[-2:-1] == (f"{_TWICE}n",) else 1)
 
 
 def _unknown(operation: Operation) -> str:

@@ -89,7 +89,8 @@ class MappedMatrix:
         if self.box.dimensions == 2:
             return Extents(math.prod(outer) * rows, columns, row_stride)
         if operand.turns > 1:
-            return Extents(rows // operand.turns, columns, operand.turns * row_stride, operand.turns, row_stride, True)
+            all_rows = math.prod(outer) * rows // operand.turns
+            return Extents(all_rows, columns, operand.turns * row_stride, operand.turns, row_stride, True)
         matrix_stride = numbers.get(operand.matrix_stride, rows * row_stride)
         # What all products have in common is one matrix: the kernel asks for no other.
         return Extents(rows, columns, row_stride, math.prod(outer) if matrix_stride else 1, matrix_stride)

@@ -131,6 +131,11 @@ SEVERAL_OPERATIONS = (
         for c in outputs
         for steps in (((), ("bias",)) if kind == "grouped" else ((),))
     ),
+    *(
+        Operation(E4M3.name, "nt", c=c.name, scales="rows", kind="grouped", accumulation=accumulation)
+        for c in _SCALED_OUTPUTS_OF_SEVERAL["grouped"]
+        for accumulation in ACCUMULATIONS
+    ),
 )
 """Of any count, as `CALL_OPERATIONS` has them: what a template has for some device. A gate or an activation that none
 has is torch's, behind a product that is asked for by itself."""

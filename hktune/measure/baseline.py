@@ -11,6 +11,7 @@ from hktune.core.operand import factors_of
 from hktune.core.operation import Operation
 from hktune.core.problem import Problem
 from hktune.measure.arena import OperandSet
+from hktune.measure.grouped_baseline import GroupedProducts
 from hktune.measure.scaled_baseline import ScaledProduct, is_of_8_bits
 from hktune.measure.torch_epilogue import FUSED, check_steps, finish, multiplied, multiply_fused, product_of
 
@@ -64,7 +65,7 @@ class TorchBaseline:
         if operation.is_grouped:
             if self._library != "cublas":
                 raise DeviceError(f"{self._library} has no {operation}: torch's own kernels do it")
-            return _Grouped(external).prepared(operation, operands)
+            return GroupedProducts(external).prepared(operation, operands)
         own = product_of(operation, operands)
 
         def enqueue(operands: OperandSet) -> None:
@@ -86,37 +87,6 @@ def _check(operation: Operation) -> None:
     if operation.a != operation.b or operation.added_dtype not in (operation.a_dtype, F32):
         raise DeviceError(f"torch has no {operation}: both factors have one format, and C that or float32")
     check_steps(operation)
-
-
-class _Grouped:
-    """torch._grouped_mm on a stream. It has its output in memory of its own, so that is copied to C, but not when it is
-    captured: a copy is no part of the product. What a graph writes then stays its own, in a pool of this."""
-
-    def __init__(self, stream: torch.cuda.Stream) -> None:
-        import torch
-
-        self._stream, self._pool = stream, torch.cuda.MemPool()
-        self._captured: list[torch.Tensor] = []
-
-    def prepared(self, operation: Operation, operands: OperandSet) -> Callable[[OperandSet], None]:
-        """See Baseline. Raises DeviceError where torch has no such product."""
-        import torch
-
-        def enqueue(operands: OperandSet) -> None:
-            a, b = factors_of(operation, operands)
-            with torch.cuda.stream(self._stream), torch.cuda.use_mem_pool(self._pool):
-                c = torch._grouped_mm(a, b, offs=operands["offsets"])
-                if torch.cuda.is_current_stream_capturing():
-                    self._captured.append(c)
-                else:
-                    operands["c"].copy_(c)
-
-        try:
-            enqueue(operands)
-        except (AttributeError, RuntimeError) as refused:
-            raise DeviceError(f"torch {torch.__version__} has no {operation}: {refused}") from None
-        self._stream.synchronize()
-        return enqueue
 
 
 def torch_stream(stream: int) -> torch.cuda.Stream:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from hktune.core.errors import TemplateError
 from hktune.core.escaped import shown
 
-TEXTS_MAX = 1024
+TEXTS_MAX = 2048
 _ALTERNATIVES = re.compile(r"\{([^{}]*)\}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 from functools import lru_cache
@@ -11,9 +12,9 @@ import pytest
 import torch
 
 from hktune.compile.nvrtc import NvrtcCompiler
-from hktune.core.config import Config
-from hktune.core.operation import Operation, operation_of
-from hktune.core.problem import Problem, ProofProblem
+from hktune.core.config import Config, Value
+from hktune.core.operation import operation_of
+from hktune.core.problem import Problem
 from hktune.core.variant import CodeObject
 from hktune.device.cuda import CudaDevice
 from hktune.device.device import SEVERAL_OPERANDS
@@ -27,8 +28,15 @@ OPERATIONS = [
     *("grouped.bf16.tn", "grouped.f16.tn"),
     *("batched.bf16.nt", "batched.f16.nn", "batched.bf16.tn", "batched.f16.tt"),
     *("batched.bf16.nt+residual", "batched.f16.nn+residual"),
+    *("grouped.bf16.nt+gelu", "grouped.f16.nn+silu", "grouped.bf16.nt+silu+gated", "grouped.f16.nn+gelu+gated"),
+    *("grouped.bf16.nt+silu+gated_interleaved", "grouped.f16.nt+gelu_tanh+gated_interleaved"),
+    *("grouped.e4m3.nt.rows->bf16", "grouped.e4m3.nt.rows->f32", "grouped.e4m3.nt.rows.fast->f16"),
+    *("grouped.e4m3.nt.rows->bf16+relu", "grouped.e4m3.nt.rows.fast->bf16+silu+gated"),
+    *("grouped.e4m3.nt.rows->bf16+gelu+gated_interleaved", "grouped.i8.nt.rows->bf16", "grouped.i8.nt.rows->f32"),
 ]
 CONFIGS_EACH = 6
+NARROW: dict[str, Value] = {"swapped": True, "schedule": "single", "block_m": 16, "block_n": 128, "cluster_rows": 1}
+WIDE: dict[str, Value] = {"schedule": "ping_pong", "block_m": 64, "block_n": 128, "k_step": 128, "cluster_rows": 1}
 
 
 @lru_cache
@@ -54,8 +62,9 @@ def problems(own: SearchSpace, config: Config, chance: random.Random) -> list[Pr
     return [problem for problem in made if own.is_legal(config, problem)]
 
 
-def built(own: SearchSpace, config: Config) -> CodeObject:
-    code = NvrtcCompiler().compile(own.template.render(config), 120.0)
+@lru_cache
+def built(text: str, config: Config) -> CodeObject:
+    code = NvrtcCompiler().compile(space(text).template.render(config), 120.0)
     assert isinstance(code, CodeObject), code
     return code
 
@@ -64,12 +73,12 @@ def built(own: SearchSpace, config: Config) -> CodeObject:
 def test_every_element_of_every_product_is_right(hopper: CudaDevice, text: str) -> None:
     own, chance, spilled = space(text), random.Random(text), 0
     for config in dict.fromkeys([*own.seeds[:2], *(own.sample(chance) for _ in range(CONFIGS_EACH))]):
-        code = built(own, config)
+        code = built(text, config)
         spilled += bool(code.resources.spills)
         if code.resources.spills:
             continue  # as in tuning: with one compiler or another a few do
         kernel = hopper.load(code.data, code.symbol)
-        proofs = [ProofProblem(each, exact_sums=True) for each in problems(own, config, chance)]
+        proofs = [own.template.own_proof(each) for each in problems(own, config, chance)]
         for proof in (*own.template.proof_problems(config), *proofs):
             launch = own.template.launch(config, proof.problem)
             outcome = verify_on_device(hopper, kernel, launch, proof, seed=chance.randrange(100))
@@ -77,26 +86,86 @@ def test_every_element_of_every_product_is_right(hopper: CudaDevice, text: str) 
     assert spilled <= 1
 
 
-@pytest.mark.parametrize("sizes", [[7, 0, 0, 90, 3], [0, 0, 0, 0, 0], [0, 0, 0, 0, 100], [100, 0, 0, 0, 0], [1] * 5])
-def test_rows_behind_the_last_group_are_left_alone(hopper: CudaDevice, sizes: list[int]) -> None:
-    own, rows, n, k = space("grouped.bf16.nt"), 100, 136, 72
-    operation: Operation = operation_of("grouped5.bf16.nt")
-    config = own.config({"swapped": True, "schedule": "single", "block_m": 16, "block_n": 64, "cluster_rows": 1})
-    code = built(own, config)
-    kernel = hopper.load(code.data, code.symbol)
-    a, b = torch.randn(rows, k, device="cuda").bfloat16(), torch.randn(5, n, k, device="cuda").bfloat16()
-    c = torch.full((rows, n), 7.0, device="cuda", dtype=torch.bfloat16)
-    offsets = torch.tensor(sizes, device="cuda").cumsum(0).int()
-    problem = Problem(rows, n, k, operation)
-    launch = own.template.launch(config, problem)
-    tensors = {"a": a, "b": b, "c": c, "offsets": offsets}
-    buffers = {name: hopper.borrow(tensor) for name, tensor in tensors.items()}
+SIZES = [[7, 0, 0, 90, 3], [0, 0, 0, 0, 0], [0, 0, 0, 0, 100], [100, 0, 0, 0, 0], [1] * 5]
+"""Rows of five groups, of 100 in all: empty ones, all rows in one, and rows behind the last."""
+ROWS, N, K = 100, 144, 208
+UNTOUCHED = 7.0
+
+
+def groups_of(sizes: list[int]) -> list[slice]:
+    ends = [0, *itertools.accumulate(sizes)]
+    return [slice(first, end) for first, end in itertools.pairwise(ends)]
+
+
+def launched(device: CudaDevice, text: str, values: dict[str, Value], tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """C, of which no row behind the last group may be written."""
+    own, operation = space(text), operation_of(text.replace("grouped", "grouped5"))
+    config = own.config(values)
+    problem = Problem(ROWS, N, K, operation)
+    assert own.is_legal(config, problem)
+    code, launch = built(text, config), own.template.launch(config, problem)
+    out_dtype = getattr(torch, operation.c_dtype.torch_name)
+    c = torch.full((ROWS, N), UNTOUCHED, device="cuda", dtype=out_dtype)
+    buffers = {name: device.borrow(tensor) for name, tensor in {**tensors, "c": c}.items()}
     torch.cuda.synchronize()
-    hopper.launch(kernel, launch, launch.bound({**problem.numbers(), **buffers}))
-    hopper.synchronize()
-    used, expected = sum(sizes), torch._grouped_mm(a, b.mT, offs=offsets)
-    assert torch.allclose(c[:used].float(), expected[:used].float(), rtol=2**-7, atol=2**-6)
-    assert (c[used:] == 7.0).all()
+    device.launch(device.load(code.data, code.symbol), launch, launch.bound({**problem.numbers(), **buffers}))
+    device.synchronize()
+    used = int(tensors["offsets"][-1])
+    assert (c[used:] == UNTOUCHED).all()
+    return c[:used]
+
+
+def ends_of(sizes: list[int]) -> torch.Tensor:
+    return torch.tensor(sizes, device="cuda").cumsum(0).int()
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("values", [NARROW, WIDE], ids=["narrow", "wide"])
+@pytest.mark.parametrize("gates", ["", "+silu+gated", "+silu+gated_interleaved"])
+def test_each_group_has_its_own_matrix(
+    hopper: CudaDevice, gates: str, values: dict[str, Value], sizes: list[int]
+) -> None:
+    columns = 2 * N if gates else N
+    a = torch.randn(ROWS, K, device="cuda").bfloat16()
+    b = torch.randn(5, columns, K, device="cuda").bfloat16()
+    found = launched(hopper, f"grouped.bf16.nt{gates}", values, {"a": a, "b": b, "offsets": ends_of(sizes)})
+    parts = [a[rows].double() @ b[group].double().mT for group, rows in enumerate(groups_of(sizes))]
+    product = torch.cat(parts)
+    if gates:
+        halves = (product[:, ::2], product[:, 1::2]) if "interleaved" in gates else product.chunk(2, 1)
+        product = torch.nn.functional.silu(halves[0]) * halves[1]
+    assert torch.allclose(found.double(), product, rtol=2**-8, atol=2**-7)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("values", [NARROW, WIDE], ids=["narrow", "wide"])
+@pytest.mark.parametrize(
+    "text", ["grouped.e4m3.nt.rows->bf16", "grouped.e4m3.nt.rows.fast->f32", "grouped.e4m3.nt.rows->bf16+silu+gated"]
+)
+def test_factors_are_of_their_row_and_of_their_groups_column(
+    hopper: CudaDevice, text: str, values: dict[str, Value], sizes: list[int]
+) -> None:
+    """Against float64 of the very operands; a factor that is NaN or 0 is so of its row, or of its column, alone."""
+    columns = 2 * N if "gated" in text else N
+    a = torch.randn(ROWS, K, device="cuda").to(torch.float8_e4m3fn)
+    b = torch.randn(5, columns, K, device="cuda").to(torch.float8_e4m3fn)
+    scale_a, scale_b = torch.rand(ROWS, device="cuda") + 0.25, torch.rand(5, columns, device="cuda") + 0.25
+    scale_a[3], scale_a[5], scale_b[3, 2], scale_b[0, 9] = torch.nan, 0.0, torch.nan, 0.0
+    scale_b[4, -1] = torch.nan
+    tensors = {"a": a, "b": b, "scale_a": scale_a, "scale_b": scale_b, "offsets": ends_of(sizes)}
+    found = launched(hopper, text, values, tensors).double()
+    parts = [
+        (a[rows].double() @ b[group].double().mT) * scale_a[rows, None].double() * scale_b[group].double()
+        for group, rows in enumerate(groups_of(sizes))
+    ]
+    product = torch.cat(parts)
+    if "gated" in text:
+        gate, up = product.chunk(2, 1)
+        product = torch.nn.functional.silu(gate) * up
+    assert torch.equal(found.isnan(), product.isnan())
+    assert torch.equal(found == 0.0, product == 0.0)
+    rtol = 2**-6 if "fast" in text else 2**-8
+    assert torch.allclose(found, product, rtol=rtol, atol=2**-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("text", ["batched.bf16.nt", "batched.bf16.nn", "batched.f16.tn", "batched.f16.tt"])
@@ -109,7 +178,7 @@ def test_matrices_may_be_anywhere_and_may_be_one(hopper: CudaDevice, text: str) 
     )
     configs = [own.seeds[0], own.seeds[4], *(own.sample(random.Random(text)) for _ in range(3))]
     for config in configs:
-        code, launch = built(own, config), own.template.launch(config, Problem(m, n, k, operation))
+        code, launch = built(text, config), own.template.launch(config, Problem(m, n, k, operation))
         kernel = hopper.load(code.data, code.symbol)
         for number in range(6):
             a, b = (
@@ -123,7 +192,7 @@ def test_matrices_may_be_anywhere_and_may_be_one(hopper: CudaDevice, text: str) 
             torch.cuda.synchronize()
             prepared(a, b, c, None, None, None, torch.cuda.current_stream().cuda_stream)
             torch.cuda.synchronize()
-            left, right = text[-2:]
+            left, right = text[-2], text[-1]
             expected = (a if left == "n" else a.mT).double() @ (b if right == "n" else b.mT).double()
             assert torch.allclose(c.double(), expected, rtol=2**-7, atol=2**-6), (number, dict(config))
 

@@ -21,7 +21,9 @@ from hktune.core.operation import operation_of
 from hktune.core.problem import Problem
 from hktune.core.shapes import load_shapes
 from hktune.runtime import FallbackWarning, LoadedTable, operators, recorded_several, recorder
+from hktune.template.template import load_template
 
+SM90A = Path(__file__).parents[2] / "kernels" / "sm90a" / "gemm_bf16"
 M, N, K, GROUPS = 24, 32, 64, 4
 ENDS = [5, 5, 20, 24]
 FINISHED = ["grouped4.bf16.nt+silu+gated", "grouped4.bf16.nt+silu+gated_interleaved", "grouped4.bf16.nt+silu"]
@@ -273,13 +275,25 @@ def test_a_recording_has_what_one_kernel_could_do(table: LoadedTable, tmp_path: 
     assert not seen.left_out
 
 
-def test_on_nvidia_the_product_is_recorded(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its template has no grouped gates, and a file with such is refused."""
+def test_on_nvidia_what_its_template_has_is_recorded(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no bias of groups, and a file with such is refused."""
     monkeypatch.setattr(recorded_several, "_is_nvidia", lambda tensor: True)
     a, weights, offsets = operands()
     with recorder.Recorder() as seen:
         hktune.gated_grouped_mm(a, weights.mT, offsets)
-    assert [str(problem) for problem in seen.calls] == ["24x64x64 grouped4.bf16.nt"]
+        hktune.gated_grouped_mm(a, weights.mT, offsets, interleaved=True)
+        hktune.grouped_mm(a, weights.mT, offsets, activation="gelu")
+        hktune.gated_grouped_mm(a, weights.mT, offsets, bias=torch.zeros(GROUPS, len(weights[0]), dtype=a.dtype))
+    noted = {
+        "24x32x64 grouped4.bf16.nt+silu+gated": 1,
+        "24x32x64 grouped4.bf16.nt+silu+gated_interleaved": 1,
+        "24x64x64 grouped4.bf16.nt+gelu": 1,
+        "24x64x64 grouped4.bf16.nt": 1,
+    }
+    assert {str(problem): count for problem, count in seen.calls.items()} == noted
+    operations = {problem.operation for problem in seen.calls}
+    template = load_template(SM90A)
+    assert all(template.does(each) for each in operations)
 
 
 @pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")

@@ -23,7 +23,9 @@ from hktune.runtime import FallbackWarning, LoadedTable, operators, recorded_sev
 from hktune.runtime.calls.several_by_torch import by_torch
 from hktune.runtime.calls.several_call import SeveralCall
 from hktune.tables.findings import examine_table
+from hktune.template.template import load_template
 
+SM90A = Path(__file__).parents[2] / "kernels" / "sm90a" / "gemm_bf16"
 M, N, K, GROUPS = 24, 32, 64, 4
 ENDS = [5, 5, 20, 24]
 TEXTS = ["grouped4.e4m3.nt.rows->bf16", "grouped4.e4m3.nt.rows->f32", "batched4.e4m3.nt.rows->bf16"]
@@ -78,6 +80,17 @@ def test_a_grouped_product_of_float8_is_the_kernels(table: LoadedTable) -> None:
     batch = operands(batched=True)
     close(hktune.scaled_grouped_mm(*batch), exact(*batch))
     assert (table.stats().hits, table.stats().fallbacks) == (4, {})
+
+
+def test_fast_sums_are_for_calls_that_allow_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "_current", None)
+    published(tmp_path, trial(Problem(M, N, K, operation_of("grouped4.e4m3.nt.rows.fast->bf16"))))
+    table, given = hktune.load(tmp_path, allow_modelled=True), operands()
+    close(hktune.scaled_grouped_mm(*given, use_fast_accum=True), exact(*given))
+    assert (table.stats().hits, table.stats().fallbacks) == (1, {})
+    with pytest.warns(FallbackWarning):
+        close(hktune.scaled_grouped_mm(*given), exact(*given))
+    assert (table.stats().hits, table.stats().fallbacks) == (1, {"no entry for the shape": 1})
 
 
 def test_matrices_of_a_batch_may_be_anywhere(table: LoadedTable) -> None:
@@ -315,12 +328,29 @@ def test_torchs_own_calls_are_recorded(table: LoadedTable) -> None:
     assert {str(problem): count for problem, count in seen.calls.items()} == {"24x32x64 grouped4.e4m3.nt.rows->bf16": 2}
 
 
-def test_on_nvidia_experts_of_float8_are_left_out(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its template has none, and a file with such is refused."""
+def test_on_nvidia_experts_of_float8_are_recorded(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its template has no such batches, and no bias: a file with such is refused."""
     monkeypatch.setattr(recorded_several, "_is_nvidia", lambda tensor: True)
+    bias = torch.zeros(GROUPS, N, dtype=torch.bfloat16)
     with recorder.Recorder() as seen:
         hktune.scaled_grouped_mm(*operands())
-    assert (dict(seen.calls), seen.others) == ({}, "scaled and grouped in another way: 1")
+        hktune.scaled_grouped_mm(*operands(), use_fast_accum=True, out_dtype=torch.float32)
+        hktune.scaled_grouped_mm(*operands(), use_fast_accum=True, bias=bias)
+        hktune.scaled_grouped_mm(*operands(batched=True))
+    assert {str(problem): count for problem, count in seen.calls.items()} == {
+        "24x32x64 grouped4.e4m3.nt.rows->bf16": 1,
+        "24x32x64 grouped4.e4m3.nt.rows.fast->f32": 1,
+        "24x32x64 grouped4.e4m3.nt.rows.fast->bf16": 1,
+    }
+    assert seen.others == "scaled and grouped in another way: 1"
+    template = load_template(SM90A)
+    assert all(template.does(problem.operation) for problem in seen.calls)
+
+
+def test_elsewhere_sums_that_may_be_fast_are_recorded_as_exact_ones(table: LoadedTable) -> None:
+    with recorder.Recorder() as seen:
+        hktune.scaled_grouped_mm(*operands(), use_fast_accum=True)
+    assert [str(problem) for problem in seen.calls] == ["24x32x64 grouped4.e4m3.nt.rows->bf16"]
 
 
 def test_the_doctor_finds_no_row_that_no_call_reaches(table: LoadedTable, tmp_path: Path) -> None:

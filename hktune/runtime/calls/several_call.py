@@ -18,19 +18,20 @@ from hktune.runtime.counts import Fallback
 
 Sizes = tuple[int, int, int, int]
 """m, n, k, and how many products there are."""
-Words = tuple[str, str, torch.dtype, torch.dtype, tuple[str, ...], bool]
-"""The kind, the layout, the formats of A (and B) and of C, the steps, and whether there are scales."""
+Words = tuple[str, str, torch.dtype, torch.dtype, tuple[str, ...], bool, bool]
+"""The kind, the layout, the formats of A (and B) and of C, the steps, and whether there are scales, and fast sums."""
 
 
 def _words(operation: Operation) -> Words:
     a, c = (getattr(torch, each.torch_name) for each in (operation.a_dtype, operation.c_dtype))
-    return operation.kind, operation.layout, a, c, operation.epilogue, bool(operation.scales)
+    is_fast = operation.accumulation == "fast"
+    return operation.kind, operation.layout, a, c, operation.epilogue, bool(operation.scales), is_fast
 
 
 _OPERATIONS: Mapping[Words, Operation] = {_words(each): each for each in SEVERAL_OPERATIONS}
-_FORMATS = frozenset(a for _, _, a, _, _, scaled in _OPERATIONS if not scaled)
+_FORMATS = frozenset(a for _, _, a, _, _, scaled, _ in _OPERATIONS if not scaled)
 """Of A, B and C where there are no scales."""
-_SCALED = {(kind, a, c) for kind, _, a, c, _, scaled in _OPERATIONS if scaled}
+_SCALED = {(kind, a, c) for kind, _, a, c, _, scaled, _ in _OPERATIONS if scaled}
 
 
 class SeveralCall(NamedTuple):
@@ -51,7 +52,7 @@ class SeveralCall(NamedTuple):
     steps: tuple[str, ...] = ()
     """What is done with the products, in the words of an operation. With gates `b` has 2N columns."""
     use_fast_accum: bool = False
-    """Whether torch's own sums may be fast; kernels are exact."""
+    """Whether sums may be fast, as those of NVIDIA's tensor cores are. What may be fast may be exact."""
     bias: Tensor | None = None
     """Of each group what is added to its rows before the steps, [G, columns of `b`], of C's format."""
     add_to: Tensor | None = None
@@ -153,10 +154,12 @@ class SeveralCall(NamedTuple):
     def _kind(self) -> str:
         return "batched" if self.offsets is None else "grouped"
 
-    def operation(self, layout: str, groups: int) -> Operation | None:
-        """What it is where its operands are stored so; None where no kernel computes such."""
-        found = _OPERATIONS.get((self._kind, layout, self.a.dtype, self.c_dtype, self.all_steps, self.has_scales))
-        return None if found is None else replace(found, count=groups)
+    def operations(self, layout: str, groups: int) -> tuple[Operation, ...]:
+        """What serves it where its operands are stored so, the first that a table has; () where no kernel computes
+        such."""
+        words = (self._kind, layout, self.a.dtype, self.c_dtype, self.all_steps, self.has_scales)
+        found = (_OPERATIONS.get((*words, is_fast)) for is_fast in ((True, False) if self.use_fast_accum else (False,)))
+        return tuple(replace(each, count=groups) for each in found if each is not None)
 
     @property
     def has_known_formats(self) -> bool:
@@ -177,12 +180,17 @@ class SeveralCall(NamedTuple):
 
     @property
     def problem(self) -> Problem | None:
-        """What is to be tuned for it; None where no kernel computes such."""
+        """What is to be tuned for it; None where no kernel computes such. Its sums are exact: see `fastest`."""
+        return self._replace(use_fast_accum=False).fastest
+
+    @property
+    def fastest(self) -> Problem | None:
+        """The same with sums that may be fast, where the call says so."""
         sizes = self.sizes
         if sizes is None or 0 in sizes or not self.has_known_formats or not self.scales_fit(sizes):
             return None
-        operations = (self.operation(layout, sizes[3]) for layout in self.layouts)
-        return next((Problem(*sizes[:3], each) for each in operations if each is not None), None)
+        operations = (self.operations(layout, sizes[3]) for layout in self.layouts)
+        return next((Problem(*sizes[:3], each[0]) for each in operations if each), None)
 
     def scales_fit(self, sizes: Sizes) -> bool:
         """Whether its scales, if it has any, are of the format and the shapes that kernels take."""

@@ -82,13 +82,14 @@ class SeveralProducts:
         return strided
 
     def _looked_up(self, call: SeveralCall, sizes: Sizes, layout: str) -> Route | Fallback:
-        key = (sizes, call.a.dtype, call.c_dtype, call.all_steps, layout, call.offsets is None, call.divides_k)
+        kind = (layout, call.offsets is None, call.divides_k, call.use_fast_accum)
+        key = (sizes, call.a.dtype, call.c_dtype, call.all_steps, *kind)
         known = self._routes.get(key)
         if known is None:
-            operation = call.operation(layout, sizes[3])
             if len(self._routes) >= _ROUTES_MAX:
                 self._routes.clear()
-            known = Fallback.STRIDES if operation is None else self._route((*sizes[:3], str(operation)))
+            routes = [self._route((*sizes[:3], str(each))) for each in call.operations(layout, sizes[3])]
+            known = next((each for each in routes if isinstance(each, Route)), (*routes, Fallback.STRIDES)[0])
             self._routes[key] = known
         return known
 

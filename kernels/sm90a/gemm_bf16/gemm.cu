@@ -42,7 +42,12 @@ DEVICE void consume(
         if constexpr (OF_LINES) {
             if (!TMA_STORE && PERSISTENT) consumer_sync(consumer);  // all have stored the last tile
             const u32 here = layout.factors + consumer * Factors::STAGED_BYTES;
-            finish.factors = epilogue.factors.coming(here, spot.row + first_out, spot.column);
+#if SEVERAL
+            const Factors factors = epilogue.factors.of_product(work.product);
+#else
+            const Factors& factors = epilogue.factors;
+#endif
+            finish.factors = factors.coming(here, spot.row + first_out, spot.column);
         }
 #if PROMOTED
         promote_tile(
@@ -85,7 +90,7 @@ DEVICE void consume(
 #if TMA_STORE
             store_fragment(c, values, ups, finish, schedule, staging, chunks, boxes, fragment, down, spot.column);
 #elif ROW_STORE
-            store_rows(c, values, finish, staging, chunks, down, spot.column);
+            store_rows(c, values, ups, finish, staging, chunks, down, spot.column);
 #else
             store_fragment(c, values, ups, finish, schedule, down, spot.column);
 #endif
@@ -181,7 +186,7 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     const Schedule schedule(Products{m, n, k, groups, offsets});
     bias = nullptr;
 #else
-    const Schedule schedule(rows, columns, k);
+    const Schedule schedule(rows, columns, k, WHOLE_TILES && !accumulate && k >= LONG_K);
     schedule.settle();
 #endif
     if (CLUSTER > 1) cluster_wait();

@@ -35,6 +35,12 @@ struct Factors {
     int first_row, first_column;
     u32 here;
 
+    // Those of one of several products, each with factors of its own B.
+    DEVICE Factors of_product(int product) const {
+        const int of_each = (SWAPPED ? rows : columns) * (GATED ? 2 : 1);
+        return {of_a, of_b + u64(product) * of_each, rows, columns, k_blocks, strides_a, strides_b};
+    }
+
     // Begins to copy those of a tile that makes C from (row, column) on to `to`. All threads of a consumer take part;
     // none of them reads the last tile's any more.
     DEVICE Factors coming(u32 to, int row, int column) const {

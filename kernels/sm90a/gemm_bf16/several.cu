@@ -9,6 +9,9 @@
 //     its lines      begin, begin + 1, ...      product * N + ...    those of one matrix
 //     its K          0, 1, ...                  0, 1, ...            product * K + ...
 //
+// Gates are half of a B's lines, so of these there are 2N. Where gates take turns with what they gate, lines are counted
+// in pairs, and there are N.
+//
 // So a tile may load rows of the next product, or a part of its B, and they make sums that are not stored. Along lines K
 // is whole steps, or the next product's elements would be among the sums.
 #pragma once
@@ -30,7 +33,7 @@ struct Products {
 };
 
 struct Schedule {
-    static constexpr int DOWN = TILE_ROWS * CLUSTER_ROWS, ACROSS = TILE_COLUMNS * CLUSTER_COLUMNS;  // of D, a cluster's
+    static constexpr int DOWN = OUT_ROWS * CLUSTER_ROWS, ACROSS = OUT_COLUMNS * CLUSTER_COLUMNS;  // of C, a cluster's
     static constexpr int ROWS_OF_C = SWAPPED ? ACROSS : DOWN, COLUMNS_OF_C = SWAPPED ? DOWN : ACROSS;
     static constexpr bool A_ALONG_K = (SWAPPED ? WGMMA_B_ALONG : WGMMA_A_ALONG) == Along::k;
     static constexpr bool B_ALONG_K = (SWAPPED ? WGMMA_A_ALONG : WGMMA_B_ALONG) == Along::k;
@@ -70,10 +73,11 @@ struct Schedule {
         int row, column;
         if (SWAPPED) locate_in(clusters_along_n, clusters_along_m, tile, row, column);
         else locate_in(clusters_along_m, clusters_along_n, tile, row, column);
-        row = (row + rank_row) * TILE_ROWS;
-        column = (column + rank_column) * TILE_COLUMNS;
+        row = (row + rank_row) * OUT_ROWS;
+        column = (column + rank_column) * OUT_COLUMNS;
         const int row_of_c = SWAPPED ? column : row, column_of_c = SWAPPED ? row : column;
-        const int a_line = row_of_c + (A_ALONG_K ? work.begin : 0), b_line = column_of_c + (B_ALONG_K ? product * products.n : 0);
+        const int lines_before = product * products.n * (GATED && !INTERLEAVED ? 2 : 1);
+        const int a_line = row_of_c + (A_ALONG_K ? work.begin : 0), b_line = column_of_c + (B_ALONG_K ? lines_before : 0);
         const int a_step = A_ALONG_K ? 0 : product * k_steps, b_step = B_ALONG_K ? 0 : product * k_steps;
         if (SWAPPED) return {row, work.begin + column, b_line, a_line, b_step, a_step};
         return {work.begin + row, column, a_line, b_line, a_step, b_step};

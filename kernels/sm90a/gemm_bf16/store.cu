@@ -305,17 +305,17 @@ DEVICE void store_fragment(
 // The same without TMA, which knows no end of rows but C's: threads copy 16 bytes of a chunk at a time, side by side, as
 // far as the product's rows go. A buffer is free when all have met again after they read it, so two do with one meeting.
 DEVICE void store_rows(
-    BitsOfC* c, Fragment& values, const Epilogue& epilogue, u32 staging, u32& chunks, int row, int column) {
+    BitsOfC* c, Fragment& values, Fragment& ups, const Epilogue& epilogue, u32 staging, u32& chunks, int row, int column) {
     constexpr int ROWS = SWAPPED ? CHUNK : WGMMA_M, VECTORS = STORE_ROW_BYTES / SWIZZLE_UNIT_BYTES;
     constexpr int IN_VECTOR = SWIZZLE_UNIT_BYTES / BYTES_OF_C;
     constexpr bool SWIZZLED = STORE_ROW_BYTES <= ATOM_LINE_BYTES;
     const int consumer = threadIdx.x / WARPGROUP - 1, thread = threadIdx.x % WARPGROUP;
     const int rows = SWAPPED ? epilogue.columns : epilogue.rows, columns = SWAPPED ? epilogue.rows : epilogue.columns;
 #pragma unroll
-    for (int first = 0; first < TILE_COLUMNS; first += CHUNK) {
+    for (int first = 0; first < OUT_COLUMNS; first += CHUNK) {
         const u32 chunk = staging + chunks % STORE_BUFFERS * CHUNK_BYTES;
         if (STORE_BUFFERS == 1) consumer_sync(consumer);
-        finish(values, values, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
+        finish(values, ups, first / VALUE_COLUMNS, CHUNK / VALUE_COLUMNS, epilogue, row, column);
         stage(chunk, values + first / VALUE_COLUMNS);
         consumer_sync(consumer);
         const int first_row = SWAPPED ? column + first : row, first_column = SWAPPED ? row : column + first;
