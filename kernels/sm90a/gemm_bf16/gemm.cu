@@ -184,7 +184,6 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     bias = nullptr;
 #elif SEVERAL
     const Schedule schedule(Products{m, n, k, groups, offsets});
-    bias = nullptr;
 #else
     const Schedule schedule(rows, columns, k, WHOLE_TILES && !accumulate && k >= LONG_K);
     schedule.settle();
