@@ -75,7 +75,7 @@ def calibrate_estimate(directory: Path, space_file: Path | None, rows_max: int) 
 def _is_of(space: SearchSpace, row: Trial) -> bool:
     if row.template not in (None, space.template.name) or not space.template.does(row.operation):
         return False
-    return space.domain(row.problem).has_values_of(Config.from_json(row.config))
+    return space.domain(row.problem).has_values_of(space.completed(Config.from_json(row.config)))
 
 
 def _notes(left_out: Counter[str], judged: int) -> tuple[str, ...]:
