@@ -131,6 +131,8 @@ THREADS: list[dict[str, Value]] = [
         ("bf16.nt", ("bytes_8", "bytes_8"), (77, 136, 332)),
         ("f16.nt", ("bytes_4", "bytes_4"), (130, 72, 1034)),
         ("bf16.nt+bias", ("bytes_2", "bytes_2"), (301, 264, 777)),
+        ("bf16.nt", ("bytes_2", "bytes_2"), (301, 264, 2053)),
+        ("bf16.tt", ("bytes_2", "bytes_4"), (301, 264, 2050)),
         ("bf16.nt", ("bytes_2", "bytes_2"), (1, 8, 1)),
         ("bf16.nn", ("bytes_2", "tma"), (77, 136, 333)),
         ("bf16.nn->f32", ("tma", "bytes_8"), (77, 140, 328)),

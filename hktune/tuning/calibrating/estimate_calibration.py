@@ -115,7 +115,7 @@ def _fit(space: SearchSpace, rows: Sequence[Trial], seen: Rows) -> Fit:
 
 def _scope(space: SearchSpace, row: Trial) -> dict[str, object]:
     """All that an estimate may name of a row, but for its own constants."""
-    config = Config.from_json(row.config)
+    config = space.completed(Config.from_json(row.config))
     return {**space.facts(row.problem), **config, **space.domain(row.problem).derived_values(config)}
 
 

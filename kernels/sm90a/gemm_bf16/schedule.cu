@@ -85,8 +85,8 @@ struct Schedule {
         clusters_down = (rows + OUT_ROWS * CLUSTER_ROWS - 1) / (OUT_ROWS * CLUSTER_ROWS);
         clusters_across = (columns + OUT_COLUMNS * CLUSTER_COLUMNS - 1) / (OUT_COLUMNS * CLUSTER_COLUMNS);
         tiles = clusters_down * clusters_across;
-        last_row = all_whole ? max(rows - OUT_ROWS, 0) : rows;
-        last_column = all_whole ? max(columns - OUT_COLUMNS, 0) : columns;
+        last_row = all_whole ? whole_from(rows - OUT_ROWS) : rows;
+        last_column = all_whole ? whole_from(columns - OUT_COLUMNS) : columns;
         int first_tile = block / CLUSTER;
         tile_step = gridDim.x / CLUSTER;
         part = SPLIT_K == 1 ? 0 : rank;
@@ -123,6 +123,9 @@ struct Schedule {
     }
 
   private:
+    // Where rows have an odd number of elements, threads copy words from even lines on (loads.cu).
+    DEVICE static int whole_from(int line) { return THREADS_STORE ? (max(line, 0) + 1) & ~1 : max(line, 0); }
+
     DEVICE Work work_of(int tile) const {
         int row, column;
         locate_in(clusters_down, clusters_across, tile, row, column);
