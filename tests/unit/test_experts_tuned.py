@@ -23,10 +23,14 @@ FLOAT8 = torch.float8_e4m3fn
 
 
 def test_what_calls_ask_for_is_what_a_template_has() -> None:
-    """All but a residual behind a transposed A is gfx950's."""
+    """All but a residual behind a transposed A, and fast sums of groups, is gfx950's."""
     sm90a = load_space(ROOT / "search_spaces" / "sm90a_gemm_bf16.yaml").template
     others = [each for each in SEVERAL_OPERATIONS if not space().template.does(each)]
-    assert {(each.kind, each.layout[0], each.epilogue) for each in others} == {("batched", "t", ("residual",))}
+    assert {(each.kind, each.layout[0], each.accumulation, each.epilogue) for each in others} == {
+        ("batched", "t", "", ("residual",)),
+        ("grouped", "n", "fast", ()),
+        ("grouped", "n", "fast", ("bias",)),
+    }
     assert all(sm90a.does(each) for each in others)
 
 
