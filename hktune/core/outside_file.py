@@ -94,6 +94,8 @@ class FileKind:
         try:
             handle = _opened_inside(directory, name, flags)
         except (OSError, ValueError) as failed:
+            if isinstance(failed, NotADirectoryError) and directory.is_file():
+                raise self.error(f"{directory}: is a file, not the folder that has {name}: pass that") from None
             reached = "a symbolic link, or is reached through one" if _is_link(directory, name) else nature(path)
             raise self._unopened(path, "read" if reads_only else "written", failed, reached) from None
         with self._plain(handle, path, "rb" if reads_only else "r+b") as file:

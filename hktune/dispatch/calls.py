@@ -132,9 +132,10 @@ SEVERAL_OPERATIONS = (
         for steps in (((), ("bias",)) if kind == "grouped" else ((),))
     ),
     *(
-        Operation(E4M3.name, "nt", c=c.name, scales="rows", kind="grouped", accumulation=accumulation)
+        Operation(E4M3.name, "nt", c=c.name, scales="rows", kind="grouped", accumulation=each, epilogue=steps)
         for c in _SCALED_OUTPUTS_OF_SEVERAL["grouped"]
-        for accumulation in ACCUMULATIONS
+        for each in ACCUMULATIONS
+        for steps in ((), ("bias",))
     ),
 )
 """Of any count, as `CALL_OPERATIONS` has them: what a template has for some device. A gate or an activation that none

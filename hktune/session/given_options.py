@@ -15,6 +15,7 @@ from hktune.core.shapes import ShapeList
 from hktune.core.shipped import space_file
 from hktune.core.value_ranges import BUDGET_S, COUNT, GIBIBYTES, SECONDS, SEED, WORKERS
 from hktune.store.studies.study_place import studies_file
+from hktune.tuning.callbacks import Callback
 from hktune.tuning.run_options import RunOptions
 
 StrPath = str | PathLike[str]
@@ -87,6 +88,22 @@ def run_options(shapes: ShapeList, options: Mapping[str, object]) -> RunOptions:
         raise InputError(f"tune has no option {shown(unknown)}{meant(unknown, OPTION_NAMES)}: known are {known}")
     read = {_UNITS.get(name, name): _READ[name](value, name) for name, value in given.items() if name != "aiter"}
     return RunOptions(shapes, **read)  # type: ignore[arg-type]
+
+
+def functions_given(value: object) -> tuple[Callback, ...]:
+    """The callbacks. Raises InputError for what is none, such as one that is in no list."""
+    several = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else None
+    if several is None or not all(map(callable, several)):
+        raise InputError(f"callbacks: must be functions, in a list, got {shown(value)}: pass [FUNCTION]")
+    return several
+
+
+def words_given(value: object) -> tuple[str, ...]:
+    """The words of a command. Raises InputError for what is none, such as one text."""
+    several = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else None
+    if several is None or not all(isinstance(word, str) for word in several):
+        raise InputError(f"command: must be words, in a list, got {shown(value)}: pass [WORD, ...]")
+    return several
 
 
 def path_given(value: object, name: str) -> Path:

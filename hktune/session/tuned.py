@@ -11,7 +11,7 @@ from rich.console import Console
 from hktune.core.settings import settings_here
 from hktune.report.console import make_console
 from hktune.report.run_progress import RunProgress
-from hktune.session.given_options import path_given, run_options
+from hktune.session.given_options import functions_given, path_given, run_options, words_given
 from hktune.session.given_shapes import given_shapes
 from hktune.session.notebook_progress import NotebookProgress, in_notebook
 from hktune.session.result import Result
@@ -49,12 +49,13 @@ def tune(
     HktuneError, one line, for input that is not legal and for what this machine lacks. What a callback raises is
     raised once the table is written.
     """
+    functions, words = functions_given(callbacks), words_given(command)
     found, notes = given_shapes(shapes, inputs)
     asked = run_options(found, cast("dict[str, object]", options))
     aiter = options.get("aiter")
     settings = settings_here(None if aiter is None else path_given(aiter, "aiter"))
     with _shown(progress) as heard:
-        summary = run_tuning(asked, settings, command, heard, Callbacks(callbacks))
+        summary = run_tuning(asked, settings, words, heard, Callbacks(functions))
     return Result(summary, found, notes)
 
 

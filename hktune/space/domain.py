@@ -142,8 +142,8 @@ class Domain:
         for rule in self.space.foremost:
             if rule.when.value(self._fixed):
                 groups = rule.best_first(self.space.foremost_groups(rule), self._fixed)
-                found = next(filter(self.is_legal, chain.from_iterable(groups)), None)
-                if found is not None:
+                legal = (next(filter(self.is_legal, group), None) for group in groups)
+                for found in islice((each for each in legal if each is not None), rule.first):
                     yield self._with_most(self._descended(found, rule.held), rule.most)
 
     def _with_most(self, config: Config, names: Sequence[str]) -> Config:

@@ -20,10 +20,10 @@ Group = tuple[Config, ...]
 
 @dataclass(frozen=True)
 class ForemostRule:
-    """Of all combinations of `varied` for which `require` holds, the one with the least `least` is tried, these
-    compared one after the other. `bases` have the other parameters, the first that is legal counts; then the estimate
-    has its say in all but those that are `held`, and those of `most` are made as large as may be. It is for problems
-    for which `when` holds."""
+    """Of all combinations of `varied` for which `require` holds, the `first` ones with the least `least` are tried,
+    these compared one after the other. `bases` have the other parameters, the first that is legal counts; then the
+    estimate has its say in all but those that are `held`, and those of `most` are made as large as may be. It is for
+    problems for which `when` holds."""
 
     varied: tuple[str, ...]
     bases: tuple[Config, ...]
@@ -33,6 +33,7 @@ class ForemostRule:
     least_names: tuple[str, ...]
     held: tuple[str, ...]
     most: tuple[str, ...]
+    first: int
 
     def groups(self, legal: Iterable[Config]) -> list[Group]:
         """`legal` configs by their combination, in their order."""

@@ -302,7 +302,8 @@ class SearchSpace:
         bases = tuple(map(self.config, description.bases))
         by = (require, ordered.reduced_to(*names), names)
         held = (*description.varied, *description.held)
-        return ForemostRule(tuple(description.varied), bases, when, *by, held, tuple(description.most))
+        most = tuple(description.most)
+        return ForemostRule(tuple(description.varied), bases, when, *by, held, most, description.first)
 
     def _constraint(self, description: ConstraintDescription) -> Constraint:
         where = f"constraint {description.name}"

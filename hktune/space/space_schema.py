@@ -33,6 +33,7 @@ class ForemostDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=Tru
     require: Scalar = True
     held: Annotated[list[Name], Meta(max_length=8)] = []
     most: Annotated[list[Name], Meta(max_length=8)] = []
+    first: Annotated[int, Meta(ge=1, le=16)] = 1
 
 
 class FixedCaseDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -49,8 +50,8 @@ class SpaceDescription(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`estimate` are named expressions, and plain numbers, which are its constants. The last one says about how long a
     config takes for m, n and k, in any unit. It orders what a search tries first, and is never reported as a time.
     `seeds` are tried first, and before them those `of_8_bits`, or `of_fewer_bits`, where elements of A have so many.
-    With an estimate, each of `foremost` adds the config whose numbers are least of all combinations of a few
-    parameters.
+    With an estimate, each of `foremost` adds the configs whose numbers are least of all combinations of a few
+    parameters, the `first` of them.
     `fixed_choice` is what a summary compares the best with, in addition to the defaults."""
 
     name: Name

@@ -37,7 +37,7 @@ class TritonMetadata(Struct):
 
 def triton_metadata(path: Path) -> TritonMetadata | None:
     """What is said of the code object at `path`, where Triton made it and left that next to it."""
-    beside = path.with_suffix(".json")
+    beside = path.parent / f"{path.stem}.json"  # "." has no name whose suffix could be another
     if path.suffix != ".hsaco" or not beside.is_file():
         return None
     try:

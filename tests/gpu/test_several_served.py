@@ -67,6 +67,31 @@ def test_a_layer_of_experts_is_served_forward_and_backward(hopper: CudaDevice, t
     assert torch.equal(those.grad, found[2])
 
 
+def test_experts_have_biases_and_float32_gradients_are_added(hopper: CudaDevice, tmp_path: Path) -> None:
+    x, weights, ends = experts()
+    bias, gradient = torch.randn(EXPERTS, FEATURES, device="cuda").bfloat16(), torch.randn(TOKENS, FEATURES).cuda()
+    held = torch.randn(EXPERTS, FEATURES, HIDDEN, device="cuda")
+    grad = gradient.bfloat16()
+
+    def step() -> tuple[Tensor, Tensor, Tensor]:
+        out = hktune.grouped_mm(x, weights.mT, ends, bias=bias)
+        gated = hktune.gated_grouped_mm(x, weights.mT, ends, bias=bias)
+        return out, gated, hktune.grouped_mm(grad.mT, x, ends, add_to=held.clone())
+
+    table = served(tmp_path, hopper, step)
+    out, gated, sums = step()
+    assert table.stats().hits == 3
+    ranges = list(itertools.pairwise([0, *itertools.accumulate(SIZES)]))
+    of_rows = torch.cat([bias[expert].expand(end - first, -1) for expert, (first, end) in enumerate(ranges)]).double()
+    expected = exact(x.double(), weights.double()) + of_rows
+    assert torch.allclose(out.double(), expected, rtol=2**-7, atol=2**-4)
+    gate, up = expected.chunk(2, 1)
+    assert torch.allclose(gated.double(), torch.nn.functional.silu(gate) * up, rtol=2**-6, atol=2**-2)
+    own = [grad[first:end].double().T @ x[first:end].double() for first, end in ranges]
+    assert torch.allclose(sums.double(), held.double() + torch.stack(own), rtol=2**-16, atol=2**-14)
+    assert torch.equal(sums[1], held[1]), "an expert without tokens"
+
+
 def test_the_sizes_of_groups_are_recorded_without_waiting_for_them(hopper: CudaDevice, tmp_path: Path) -> None:
     """In a graph that is captured too, whose replays are not seen."""
     x, weights, ends = experts()

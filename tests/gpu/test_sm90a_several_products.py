@@ -25,7 +25,7 @@ from hktune.verify.on_device import verify_on_device
 SPACE = Path(__file__).resolve().parents[2] / "search_spaces" / "sm90a_gemm_bf16.yaml"
 OPERATIONS = [
     *("grouped.bf16.nt", "grouped.bf16.nn", "grouped.f16.nt", "grouped.f16.nn"),
-    *("grouped.bf16.tn", "grouped.f16.tn"),
+    *("grouped.bf16.tn", "grouped.f16.tn", "grouped.bf16.tn->f32", "grouped.f16.tn->f32"),
     *("batched.bf16.nt", "batched.f16.nn", "batched.bf16.tn", "batched.f16.tt"),
     *("batched.bf16.nt+residual", "batched.f16.nn+residual"),
     *("grouped.bf16.nt+gelu", "grouped.f16.nn+silu", "grouped.bf16.nt+silu+gated", "grouped.f16.nn+gelu+gated"),
@@ -121,17 +121,22 @@ def ends_of(sizes: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("values", [NARROW, WIDE], ids=["narrow", "wide"])
-@pytest.mark.parametrize("gates", ["", "+silu+gated", "+silu+gated_interleaved"])
-def test_each_group_has_its_own_matrix(
+@pytest.mark.parametrize(
+    "gates", ["", "+silu+gated", "+silu+gated_interleaved", "+bias", "+bias+silu+gated", "+bias+silu+gated_interleaved"]
+)
+def test_each_group_has_its_own_matrix_and_its_own_bias(
     hopper: CudaDevice, gates: str, values: dict[str, Value], sizes: list[int]
 ) -> None:
-    columns = 2 * N if gates else N
+    columns = 2 * N if "gated" in gates else N
     a = torch.randn(ROWS, K, device="cuda").bfloat16()
     b = torch.randn(5, columns, K, device="cuda").bfloat16()
-    found = launched(hopper, f"grouped.bf16.nt{gates}", values, {"a": a, "b": b, "offsets": ends_of(sizes)})
+    biases = {"bias": torch.randn(5, columns, device="cuda").bfloat16()} if "bias" in gates else {}
+    found = launched(hopper, f"grouped.bf16.nt{gates}", values, {"a": a, "b": b, "offsets": ends_of(sizes), **biases})
     parts = [a[rows].double() @ b[group].double().mT for group, rows in enumerate(groups_of(sizes))]
+    if biases:
+        parts = [part + own.double() for part, own in zip(parts, biases["bias"], strict=True)]
     product = torch.cat(parts)
-    if gates:
+    if "gated" in gates:
         halves = (product[:, ::2], product[:, 1::2]) if "interleaved" in gates else product.chunk(2, 1)
         product = torch.nn.functional.silu(halves[0]) * halves[1]
     assert torch.allclose(found.double(), product, rtol=2**-8, atol=2**-7)

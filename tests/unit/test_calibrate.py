@@ -362,7 +362,7 @@ def test_trials_that_cannot_be_calibrated_with_are_one_line(tmp_path: Path, caps
     alone = tmp_path / "alone"
     TrialStore(alone).append(one)
     for words, says in [
-        ([tmp_path / "none"], "no environment.json"),
+        ([tmp_path / "none"], "is no results directory"),
         ([alone], "no environment.json"),
         ([modelled], "its times are modelled"),
         ([single], "1 usable measured trials of 1 shapes"),

@@ -220,3 +220,24 @@ def test_where_every_kernel_fails_the_next_best_are_confirmed_though_an_algorith
     named = {PROBLEM: {rows[2].config_id}}
     confirm(list(rows), [PROBLEM], TEMPLATES, again, lambda trial: rows.append(trial) or trial, named=named)
     assert again.asked == [["a", "slow"], ["far", "slow"]]
+
+
+def test_half_of_the_places_are_for_kernels_unlike_the_fastest() -> None:
+    """Eight orders of one tile within 1 %, and two other tiles 4 and 7 % behind: under load one of these may win."""
+
+    def config_row(time_us: float, **values: int) -> Trial:
+        config = Config(values)
+        return replace(row("x", time_us), config_id=config.id, config=config.json)
+
+    one = [config_row(10 + i / 100, block=64, wide=64, deep=1, group=i % 4, stages=i // 4) for i in range(8)]
+    others = [
+        config_row(10.4, block=128, wide=32, deep=2, group=0, stages=0),
+        config_row(10.7, block=32, wide=16, deep=4, group=0, stages=0),
+        config_row(11.0, block=16, wide=8, deep=8, group=0, stages=0),
+    ]
+    found = finalists([*one, *others])
+    assert len(found) == FINALISTS
+    assert [trial.config_id for trial in found[:3]] == [trial.config_id for trial in one[:3]]
+    assert {trial.config_id for trial in others[:2]} < {trial.config_id for trial in found}
+    assert others[2].config_id not in {trial.config_id for trial in found}
+    assert [trial.time_us for trial in found] == sorted(trial.time_us or 0 for trial in found)

@@ -154,3 +154,26 @@ def test_nor_is_a_results_folder(tmp_path: Path, capsys: pytest.CaptureFixture[s
         said = capsys.readouterr().err
         assert "(Permission denied)" in said, words
         assert said.count("\n") == 1
+
+
+def test_a_file_in_the_place_of_its_folder_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "table.json"
+    file.write_text("{}")
+    says = f"{file}: is a file, not the folder that has table.json: pass that"
+    for words in (
+        ["table", "show", str(file)],
+        ["table", "diff", str(file), str(file)],
+        ["export", str(file), "-o", "o"],
+    ):
+        assert main(words) == 2
+        assert capsys.readouterr().err == f"hktune: {says}\n"
+    for absent in (file, tmp_path / "none"):
+        assert main(["calibrate", str(absent)]) == 2
+        assert f"{absent}: is no results directory: pass a DIR that" in capsys.readouterr().err
+
+
+def test_the_working_directory_is_no_kernel(capsys: pytest.CaptureFixture[str]) -> None:
+    for place in (".", "..", "/"):
+        assert main(["verify", "--kernel", place]) == 2
+        said = f"hktune: {place}: is a directory, not a kernel: give HIP source or a code object\n"
+        assert capsys.readouterr().err == said

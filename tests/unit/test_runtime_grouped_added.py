@@ -223,14 +223,20 @@ def test_a_recording_has_the_bias_and_what_is_added_to(table: LoadedTable, tmp_p
     }
 
 
-def test_on_nvidia_the_product_alone_is_recorded(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_nvidia_a_bias_and_float32_sums_are_recorded(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its template adds to float32 alone."""
     monkeypatch.setattr(recorded_several, "_is_nvidia", lambda tensor: True)
     rows, weights, offsets, bias = operands()
     a, b, _, held = groups_of_k()
     with recorder.Recorder() as seen:
         hktune.grouped_mm(rows, weights.mT, offsets, bias=bias)
         hktune.grouped_mm(a, b, offsets, add_to=held)
-    assert {str(problem) for problem in seen.calls} == {"24x32x64 grouped4.bf16.nt", "64x32x24 grouped4.bf16.tn"}
+        hktune.grouped_mm(a, b, offsets, add_to=held.bfloat16())
+    assert [str(problem) for problem in seen.calls] == [
+        "24x32x64 grouped4.bf16.nt+bias",
+        "64x32x24 grouped4.bf16.tn->f32+accumulate",
+        "64x32x24 grouped4.bf16.tn",
+    ]
 
 
 def test_the_doctor_finds_no_row_that_no_call_reaches(table: LoadedTable, tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ def test_torchs_own_calls_are_recorded(table: LoadedTable) -> None:
 
 
 def test_on_nvidia_experts_of_float8_are_recorded(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its template has no such batches, and no bias: a file with such is refused."""
+    """Its template has no such batches: a file with such is refused."""
     monkeypatch.setattr(recorded_several, "_is_nvidia", lambda tensor: True)
     bias = torch.zeros(GROUPS, N, dtype=torch.bfloat16)
     with recorder.Recorder() as seen:
@@ -340,7 +340,7 @@ def test_on_nvidia_experts_of_float8_are_recorded(table: LoadedTable, monkeypatc
     assert {str(problem): count for problem, count in seen.calls.items()} == {
         "24x32x64 grouped4.e4m3.nt.rows->bf16": 1,
         "24x32x64 grouped4.e4m3.nt.rows.fast->f32": 1,
-        "24x32x64 grouped4.e4m3.nt.rows.fast->bf16": 1,
+        "24x32x64 grouped4.e4m3.nt.rows.fast->bf16+bias": 1,
     }
     assert seen.others == "scaled and grouped in another way: 1"
     template = load_template(SM90A)

@@ -352,3 +352,17 @@ def test_a_script_needs_no_guard_of_its_main_module(result: Result, tmp_path: Pa
         [sys.executable, str(script)], capture_output=True, text=True, timeout=120, env=environment, check=False
     )
     assert (run.stdout.split(), run.stderr, run.returncode) == (["begun", str(len(result.trials))], "", 0)
+
+
+@pytest.mark.parametrize("wrong", [print, 3, "print", [print, None], None])
+def test_callbacks_that_are_no_list_of_functions_are_one_line(wrong: Any, tmp_path: Path) -> None:
+    says = r"^callbacks: must be functions, in a list, got .*: pass \[FUNCTION\]$"
+    with pytest.raises(InputError, match=says):
+        tune(TUNED, tmp_path / "out", callbacks=wrong)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wrong", ["mine.py", 3, ["a", 1], None])
+def test_a_command_that_is_no_list_of_words_is_one_line(wrong: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^command: must be words, in a list, got .*: pass \[WORD, \.\.\.\]$"):
+        tune(TUNED, tmp_path / "out", command=wrong)

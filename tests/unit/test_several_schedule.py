@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import host_library
@@ -69,9 +69,12 @@ Listed = Callable[..., npt.NDArray[np.int32]]
 def compiled(folder: Path, file: str, **constants: object) -> Listed:
     """What lists the tiles of all blocks of a launch: m, n, k, where groups end (or how many products there are), the
     number of blocks, and whether all products have one A."""
-    named = "".join(f"constexpr auto {name} = {str(value).lower()};\n" for name, value in constants.items())
+    plain = {name: value for name, value in constants.items() if name != "GATES"}
+    named = "".join(f"constexpr auto {name} = {str(value).lower()};\n" for name, value in plain.items())
     source, library = folder / f"listed_{file}.cpp", folder / f"listed_{file}.so"
     words = OF_ROWS if file == "several.cu" else OF_MATRICES
+    if file == "several.cu":
+        named += "".join(f"constexpr auto {name} = {value};\n" for name, value in of_gates(constants).items())
     source.write_text(named + BEFORE + schedule_source(file) + words + BEHIND)
     function = ctypes.CDLL(str(host_library.built(source, library, "-O1"))).listed
 
@@ -93,14 +96,29 @@ CONSTANTS = [
 ]
 
 
-def tile_of_c(constants: dict[str, object]) -> tuple[int, int]:
+def of_gates(constants: Mapping[str, object]) -> dict[str, str]:
+    """What a tile makes of C, gates being half of its lines of B; and whether it has gates, which are not if unsaid."""
     down, across = int(str(constants["TILE_ROWS"])), int(str(constants["TILE_COLUMNS"]))
+    gates = constants.get("GATES", "none")
+    of_rows, of_columns = (2, 1) if constants["SWAPPED"] else (1, 2)
+    if gates != "none":
+        down, across = down // of_rows, across // of_columns
+    made = {"OUT_ROWS": down, "OUT_COLUMNS": across, "GATED": gates != "none", "INTERLEAVED": gates == "interleaved"}
+    return {name: str(value).lower() for name, value in made.items()}
+
+
+def tile_of_c(constants: Mapping[str, object]) -> tuple[int, int]:
+    made = of_gates(constants)
+    down, across = int(made["OUT_ROWS"]), int(made["OUT_COLUMNS"])
     return (across, down) if constants["SWAPPED"] else (down, across)
 
 
+@pytest.mark.parametrize("gates", ["none", "halves", "interleaved"])
 @pytest.mark.parametrize("constants", CONSTANTS)
-def test_every_row_of_every_group_is_in_one_tile(tmp_path: Path, constants: dict[str, object]) -> None:
+def test_every_row_of_every_group_is_in_one_tile(tmp_path: Path, constants: dict[str, object], gates: str) -> None:
+    constants = {**constants, "GATES": gates}
     listed, tile = compiled(tmp_path, "several.cu", GROUPED=True, **constants), tile_of_c(constants)
+    lines_of_n = 2 if gates == "halves" else 1
     random = np.random.default_rng(3)
     for _ in range(40):
         groups, n = int(random.integers(1, 60)), int(random.integers(1, 700))
@@ -111,7 +129,7 @@ def test_every_row_of_every_group_is_in_one_tile(tmp_path: Path, constants: dict
         for _, _, product, row, column, end, a_line, b_line in tiles.tolist():
             assert end == ranges[product][1]
             assert ranges[product][0] <= row
-            assert (a_line, b_line) == (row, product * n + column)
+            assert (a_line, b_line) == (row, product * n * lines_of_n + column)
             found[row : min(row + tile[0], end), column : column + tile[1]] += 1
         assert (found == 1).all()
 

@@ -61,6 +61,8 @@ def device_of(directory: Path) -> Identity:
     """The GPU that the trials of `directory` were measured on. Raises StoreError where nothing says, and InputError
     where times are modelled."""
     environment = read_environment(directory)
+    if environment is None and not directory.is_dir():
+        raise StoreError(f"{directory}: is no results directory: pass a DIR that hktune tune left on a GPU")
     if environment is None:
         raise StoreError(f"{directory}: no environment.json says which device its trials are of: keep it with them")
     if environment.identity.kind == "emulated":

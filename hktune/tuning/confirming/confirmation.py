@@ -24,6 +24,13 @@ STEADY_KERNELS, STEADY_ALGORITHMS = 4, 2
 """So many of those have turns of their own, which take 2.4 s each."""
 WITHIN = 0.03
 """Screened ratios are good to some 2 %, so a config within 3 % of the best may be the best."""
+ALIKE = 2
+"""Configs that differ in so many parameters or fewer are alike: the fastest are often one tile, in several orders."""
+UNLIKE_KERNELS = 3
+"""Of the finalists so many places are for kernels that are unlike all faster ones."""
+UNLIKE_WITHIN = 0.08
+"""So far from the best these may be. Screened times are of a cool clock; in the rounds of finalists, where power holds
+it, kernels of one tile lost 5 to 8 % to others on 4 of 29 shapes (an H200), and variants of one tile lose together."""
 
 
 def confirm(
@@ -119,18 +126,36 @@ def _held_by_power(row: Trial) -> bool:
 
 def finalists(trials: Sequence[Trial]) -> list[Trial]:
     """The proved configs of one problem that came close to its best, best first, each by its last row. Of kernels those
-    that came close to the best kernel: they are said to be how fast without the vendor's algorithms, too. Those that
-    were left early are among them only where nothing has a time: measured together, one of them gets one."""
+    that came close to the best kernel: they are said to be how fast without the vendor's algorithms, too; and some that
+    are unlike these. Those that were left early are among them only where nothing has a time: measured together, one of
+    them gets one."""
     ok = _last_ok(trials)
     timed = [trial for trial in ok if not trial.left_early] or ok
-    kernels = _close([trial for trial in timed if trial.is_kernel])[:FINALISTS]
+    kernels = _various([trial for trial in timed if trial.is_kernel])
     algorithms = [trial for trial in _close(timed) if not trial.is_kernel][:ALGORITHMS]
     return sorted(kernels + algorithms, key=slowness)
 
 
-def _close(timed: Sequence[Trial]) -> list[Trial]:
+def _close(timed: Sequence[Trial], within: float = WITHIN) -> list[Trial]:
     """Those that came close to the first, which is the fastest."""
-    return [trial for trial in timed if slowness(trial) <= (1 + WITHIN) * slowness(timed[0])]
+    return [trial for trial in timed if slowness(trial) <= (1 + within) * slowness(timed[0])]
+
+
+def _various(kernels: Sequence[Trial]) -> list[Trial]:
+    """Of `kernels`, the fastest first, at most FINALISTS: those close to the first, and some unlike all before them."""
+    close = _close(kernels)
+    chosen = close[: FINALISTS - UNLIKE_KERNELS]
+    for trial in _close(kernels, UNLIKE_WITHIN):
+        if len(chosen) < FINALISTS and all(_differences(trial, other) > ALIKE for other in chosen):
+            chosen.append(trial)
+    others = [trial for trial in close if trial not in chosen]
+    return chosen + others[: FINALISTS - len(chosen)]
+
+
+def _differences(one: Trial, other: Trial) -> int:
+    """In how many parameters two configs differ; those of other templates in all of them."""
+    values, others = Config.from_json(one.config), Config.from_json(other.config)
+    return sum(others.get(name) != value for name, value in values.items())
 
 
 def _last_ok(trials: Sequence[Trial]) -> list[Trial]:

@@ -126,8 +126,13 @@ DEVICE void store(const TensorMap& map, u32 source, int column, int row, int mat
 }
 
 // Adds what is at `source` to the matrix, element by element, each sum rounded once.
-DEVICE void store_added(const TensorMap& map, u32 source, int column, int row) {
+DEVICE void store_added(const TensorMap& map, u32 source, int column, int row, int matrix = 0) {
+#if STACKED
+    asm volatile("cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2, %4}], [%3];" ::"l"(
+                     &map), "r"(column), "r"(row), "r"(source), "r"(matrix) : "memory");
+#else
     asm volatile("cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(
                      &map), "r"(column), "r"(row), "r"(source) : "memory");
+#endif
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }

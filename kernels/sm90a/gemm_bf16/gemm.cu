@@ -184,9 +184,8 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     bias = nullptr;
 #elif SEVERAL
     const Schedule schedule(Products{m, n, k, groups, offsets});
-    bias = nullptr;
 #else
-    const Schedule schedule(rows, columns, k);
+    const Schedule schedule(rows, columns, k, WHOLE_TILES && !accumulate && k >= LONG_K);
     schedule.settle();
 #endif
     if (CLUSTER > 1) cluster_wait();

@@ -56,6 +56,13 @@ struct Work {
     Spot spot;
 };
 
+// Tiles at the ends of C have less to read than others, so their blocks run ahead. But blocks that ask the L2 for the
+// same lines are answered together only where they ask at about the same time: with a long K those of some tiles took
+// 1.1 to 1.5 times as long. So all tiles are whole there, unless what C holds is added to, or one of them must begin
+// where blocks of scales do.
+constexpr bool WHOLE_TILES = !RESIDUAL && !IN_BLOCKS;
+constexpr int LONG_K = 2048;
+
 // What this block works on: tiles of its cluster, and its part of K. `rows` and `columns` are those of C, or of
 // C transposed.
 //
@@ -64,9 +71,12 @@ struct Work {
 struct Schedule {
     int clusters_down, clusters_across, tile_step, tiles, part, parts, k_first, k_steps;
     int rank, rank_row, rank_column;
+    int last_row, last_column;  // where the last tiles begin
     Work first_work;
 
-    DEVICE Schedule(int rows, int columns, int k) {
+    // With `all_whole` the last tiles end with C, so they begin sooner, and write again what their neighbours write. See
+    // WHOLE_TILES.
+    DEVICE Schedule(int rows, int columns, int k, bool all_whole) {
         const u32 block = __shfl_sync(~0u, blockIdx.x, 0);  // here: the compiler would begin the kernel with what follows
         rank = block % CLUSTER;  // clusters extend along x
         rank_row = SPLIT_K == 1 ? rank % CLUSTER_ROWS : 0;
@@ -74,6 +84,8 @@ struct Schedule {
         clusters_down = (rows + OUT_ROWS * CLUSTER_ROWS - 1) / (OUT_ROWS * CLUSTER_ROWS);
         clusters_across = (columns + OUT_COLUMNS * CLUSTER_COLUMNS - 1) / (OUT_COLUMNS * CLUSTER_COLUMNS);
         tiles = clusters_down * clusters_across;
+        last_row = all_whole ? max(rows - OUT_ROWS, 0) : rows;
+        last_column = all_whole ? max(columns - OUT_COLUMNS, 0) : columns;
         int first_tile = block / CLUSTER;
         tile_step = gridDim.x / CLUSTER;
         part = SPLIT_K == 1 ? 0 : rank;
@@ -113,8 +125,8 @@ struct Schedule {
     DEVICE Work work_of(int tile) const {
         int row, column;
         locate_in(clusters_down, clusters_across, tile, row, column);
-        row = (row + rank_row) * OUT_ROWS;
-        column = (column + rank_column) * OUT_COLUMNS;
+        row = min((row + rank_row) * OUT_ROWS, last_row);
+        column = min((column + rank_column) * OUT_COLUMNS, last_column);
         return {tile, {row, column, row, column, k_first, k_first}};
     }
 };

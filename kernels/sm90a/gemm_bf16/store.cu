@@ -79,9 +79,10 @@ struct Epilogue {
                 work.product};
     }
 #elif SEVERAL
-    // For a tile of one product: rows of C end where its rows do.
+    // For a tile of one product: rows of C end where its rows do, and a bias has a row for each product.
     DEVICE Epilogue within(const Work& work) const {
-        return {bias, SWAPPED ? rows : work.end, SWAPPED ? work.end : columns, accumulate, factors, residual, alpha,
+        const BitsAdded* own = bias == nullptr ? bias : bias + u64(work.product) * gates() * (GATED ? 2 : 1);
+        return {own, SWAPPED ? rows : work.end, SWAPPED ? work.end : columns, accumulate, factors, residual, alpha,
                 beta, scale_c};
     }
 #endif
@@ -294,7 +295,7 @@ DEVICE void store_fragment(
         consumer_sync(consumer);
         if (threadIdx.x % WARPGROUP == 0) {
             const int across = SWAPPED ? row : column + first, down = SWAPPED ? column + first : row;
-            if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) store_added(c, chunk, across, down);
+            if (BYTES_OF_C == sizeof(float) && epilogue.accumulate) store_added(c, chunk, across, down, epilogue.matrix);
             else store(c, chunk, across, down, epilogue.matrix);
         }
         ++chunks;
