@@ -29,6 +29,7 @@ def test_what_calls_ask_for_is_what_a_template_has() -> None:
     assert {(each.kind, each.layout[0], each.accumulation, each.epilogue) for each in others} == {
         ("batched", "t", "", ("residual",)),
         ("grouped", "n", "fast", ()),
+        ("grouped", "n", "fast", ("bias",)),
     }
     assert all(sm90a.does(each) for each in others)
 
