@@ -3,6 +3,7 @@ is torch."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,23 @@ def test_a_layer_of_experts_and_batches_are_served_forward_and_backward(tmp_path
         close(torch.bmm(heads, each), right)
         close(torch.baddbmm(added, heads, each), right + added.double())
     assert table.stats().hits == 5
+
+
+def test_biases_of_experts_and_gradients_that_are_added_are_served(tmp_path: Path) -> None:
+    shapes = (f"{M}x{N}x{K}:grouped{GROUPS}.bf16.nt+bias", f"{N}x{K}x{M}:grouped{GROUPS}.bf16.tn->f32+accumulate")
+    table = hktune.tune(shapes, device="emulated", out=tmp_path, trials=2).load(allow_modelled=True)
+    random = torch.Generator().manual_seed(1)
+    weights, a = torch.randn((GROUPS, N, K), generator=random).bfloat16(), torch.randn((M, K), generator=random)
+    bias, gradient = torch.randn((GROUPS, N), generator=random).bfloat16(), torch.randn((M, N), generator=random)
+    held, ends = torch.randn((GROUPS, N, K), generator=random), [3, 3, 30, M]
+    a, gradient, offsets = a.bfloat16(), gradient.bfloat16(), torch.tensor(ends, dtype=torch.int32)
+    found = hktune.grouped_mm(a, weights.mT, offsets, bias=bias)
+    parts = list(itertools.pairwise([0, *ends]))
+    each = [a[first:end].double() @ weights[at].double().T + bias[at] for at, (first, end) in enumerate(parts)]
+    close(found, torch.cat(each))
+    added = held.clone()
+    hktune.grouped_mm(gradient.mT, a, offsets, add_to=added)
+    own = [gradient[first:end].double().T @ a[first:end].double() for first, end in parts]
+    torch.testing.assert_close(added.double(), held.double() + torch.stack(own), rtol=2**-18, atol=2**-16)
+    assert torch.equal(added[1], held[1]), "an expert without tokens"
+    assert (table.stats().hits, table.stats().fallbacks) == (2, {})

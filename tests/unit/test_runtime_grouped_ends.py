@@ -276,7 +276,7 @@ def test_a_recording_has_what_one_kernel_could_do(table: LoadedTable, tmp_path: 
 
 
 def test_on_nvidia_what_its_template_has_is_recorded(table: LoadedTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file with what it does not have is refused."""
+    """A file with anything else is refused."""
     monkeypatch.setattr(recorded_several, "_is_nvidia", lambda tensor: True)
     a, weights, offsets = operands()
     with recorder.Recorder() as seen:

@@ -61,6 +61,7 @@ constexpr bool PERSISTENT = true;  // blocks take tile after tile, or one each
 constexpr int CLUSTER_ROWS = 1;  // blocks of a cluster along D's rows
 constexpr int CLUSTER_COLUMNS = 1;  // and along its columns
 constexpr int SPLIT_K = 1;  // blocks of a cluster that share a tile's K
+constexpr int LONG_K = 2048;  // from which on the last tiles end with C
 constexpr int GROUP = 8;  // cluster rows whose tiles are taken column by column
 constexpr int CHUNK = 64;  // columns of D that a consumer stores at once
 constexpr int STORE_BUFFERS = 2;  // of a consumer, for a TMA store

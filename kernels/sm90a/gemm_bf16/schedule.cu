@@ -61,7 +61,6 @@ struct Work {
 // 1.1 to 1.5 times as long. So all tiles are whole there, unless what C holds is added to, or one of them must begin
 // where blocks of scales do.
 constexpr bool WHOLE_TILES = !RESIDUAL && !IN_BLOCKS;
-constexpr int LONG_K = 2048;
 
 // What this block works on: tiles of its cluster, and its part of K. `rows` and `columns` are those of C, or of
 // C transposed.
