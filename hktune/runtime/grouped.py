@@ -106,7 +106,8 @@ def scaled_grouped_mm(
     `scale_b` [G, N] are contiguous, and float32. `offs` is that of `grouped_mm`, and rows behind the last group hold
     anything. Without `offs` there is a product for each matrix of `a` [G, M, K], whose `scale_a` is [G, M].
     `out_dtype` is bfloat16, float16 or float32. `bias` [G, N], of this dtype, has a row for each group; it goes with
-    `offs`. Kernels are exact, whether `use_fast_accum` or not.
+    `offs`. With `use_fast_accum` sums may be as fast, and as inexact, as NVIDIA's tensor cores make them: a kernel
+    with such is taken where the table has one, and else an exact one.
 
     What the table does not have is torch's own, which is for float8 on GPUs. For others it is computed product by
     product, of which a GPU's host waits for `offs`. No gradient is recorded: torch has none either.
