@@ -1,4 +1,4 @@
-"""What a problem leaves of parameters' values: of the sm90a GEMM, by hand from what TMA takes of rows of 2-byte elements."""
+"""What a problem leaves of the values of parameters: of the sm90a GEMM, by hand from what TMA takes of rows."""
 
 from __future__ import annotations
 
