@@ -64,7 +64,7 @@ class ConfigWords:
             rule = f"config {named.config.id} is of another template: saved={named.template}"
             raise InputError(f"{rule} current={space.template.name}: pass the --space that it was drawn from")
         try:
-            whole = space.config(named.config) == named.config
+            whole = space.config(named.config) == space.completed(named.config)
         except SpaceError:
             whole = False
         if not whole:

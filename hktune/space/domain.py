@@ -17,6 +17,7 @@ from hktune.core.config import Config, Value
 from hktune.core.errors import SpaceError
 from hktune.core.expression import Derived
 from hktune.core.problem import Problem
+from hktune.space.choices import Choices
 from hktune.space.foremost import ForemostRule, Group
 from hktune.space.rules import Bound, Constraint, Parameter, Step, Violation, filled, passes
 
@@ -32,6 +33,9 @@ REPAIRS_MAX = 128
 
 _ALL: Mapping[str, Sequence[Value]] = MappingProxyType({})
 _DRAWS = 5000  # some 10 us each, most being left at their first illegal value
+
+
+_Values = Callable[[Parameter], Sequence[Value]]
 
 
 def _declared(parameter: Parameter) -> Sequence[Value]:
@@ -130,7 +134,7 @@ class Domain:
         return other
 
     def _usual_seeds(self) -> Iterable[Config]:
-        named = tuple(seed for seed in self.space.seeds if self.is_legal(seed))
+        named = tuple(dict.fromkeys(filter(self.is_legal, map(self._choices.settled, self.space.seeds))))
         if not self.has_estimate:
             return named
         in_order = sorted(dict.fromkeys(chain(named, self._suggested(named))), key=self.estimate)
@@ -141,7 +145,10 @@ class Domain:
         in those alone."""
         for rule in self.space.foremost:
             if rule.when.value(self._fixed):
-                groups = rule.best_first(self.space.foremost_groups(rule), self._fixed)
+                of_rule = self.space.foremost_groups(rule)
+                settled = self._choices.settled
+                here = [tuple(map(settled, group)) for group in of_rule] if self._choices.forced else of_rule
+                groups = rule.best_first(here, self._fixed)
                 legal = (next(filter(self.is_legal, group), None) for group in groups)
                 for found in islice((each for each in legal if each is not None), rule.first):
                     yield self._with_most(self._descended(found, rule.held), rule.most)
@@ -263,7 +270,7 @@ class Domain:
         """
         found: dict[Config, None] = {}
         for parameter in self.parameters:
-            for value in parameter.values:
+            for value in self._choices.possible[parameter.name]:
                 if value != config[parameter.name]:
                     moved = self._moved(config, parameter.name, value)
                     if moved is not None:
@@ -280,7 +287,9 @@ class Domain:
         weighed = [each for each in self.parameters if each.name in weighing]
         while True:
             now = self.estimate(config)
-            changes = [(parameter.name, value) for parameter in weighed for value in parameter.values]
+            changes = [
+                (parameter.name, value) for parameter in weighed for value in self._choices.possible[parameter.name]
+            ]
             better = [change for change in changes if self.estimate({**config, change[0]: change[1]}) < now]
             moved = (self._moved(config, name, value, held) for name, value in better)
             best = min((each for each in moved if each is not None), key=self.estimate, default=config)
@@ -296,7 +305,7 @@ class Domain:
         repairs = [
             (abs(position - parameter.index(config[parameter.name])), order, position, parameter)
             for order, parameter in enumerate(self.parameters)
-            if parameter.name in involved
+            if parameter.name in involved and len(self._choices.possible[parameter.name]) > 1
             for position in range(len(parameter.values))
         ]
         for _, _, position, parameter in heapq.nsmallest(REPAIRS_MAX, repairs, key=lambda repair: repair[:3]):
@@ -323,10 +332,25 @@ class Domain:
         one value of each parameter."""
 
         def shuffled(parameter: Parameter) -> Sequence[Value]:
-            values = among.get(parameter.name, parameter.values)
-            return rng.sample(values, len(values) if retreats else 1)
+            values = among.get(parameter.name, self._choices.possible[parameter.name])
+            return values if len(values) == 1 else rng.sample(values, len(values) if retreats else 1)
 
-        return self._walk(0, len(self.parameters), dict(self._fixed), shuffled, Looks(self) if retreats else None)
+        last, looks = len(self.parameters), Looks(self) if retreats else None
+        if self._begun is None or not among.keys().isdisjoint(parameter.name for parameter in self._choices.first):
+            return self._walk(0, last, dict(self._fixed), shuffled, looks)
+        return self._onward(len(self._choices.first), last, dict(self._begun), shuffled, looks)
+
+    @cached_property
+    def _choices(self) -> Choices:
+        return Choices(self.parameters, self._steps, self._fixed)
+
+    @cached_property
+    def _begun(self) -> Bound | None:
+        """What is bound once the first parameters are chosen that have but one possible value; None where a rule
+        forbids that. Most draws end soon after, so it is worked out once for all of them."""
+        one = self._choices.possible
+        walk = self._walk(0, len(self._choices.first), dict(self._fixed), lambda parameter: one[parameter.name])
+        return next(walk, None)
 
     def _count(self, level: int, scope: Bound, known: list[dict[tuple[object, ...], int]]) -> int:
         """The legal ways to choose the parameters from `level` on; `known` has those found, by all they depend on."""
@@ -353,18 +377,17 @@ class Domain:
         return needed
 
     def _walk(
-        self,
-        level: int,
-        last: int,
-        scope: Bound,
-        order: Callable[[Parameter], Sequence[Value]] = _declared,
-        looks: Looks | None = None,
+        self, level: int, last: int, scope: Bound, order: _Values = _declared, looks: Looks | None = None
     ) -> Iterator[Bound]:
         """Yields `scope` with the first `last` parameters bound, for each way that breaks no rule so far."""
         if looks is not None:
             looks.one_more()
         if not passes(self._levels[level], scope):
             return
+        yield from self._onward(level, last, scope, order, looks)
+
+    def _onward(self, level: int, last: int, scope: Bound, order: _Values, looks: Looks | None) -> Iterator[Bound]:
+        """`_walk` from where the first `level` parameters are chosen and judged."""
         if level == last:
             yield scope
             return

@@ -172,6 +172,10 @@ class SearchSpace:
         positions = {name: parameter.index(chosen[name]) for name, parameter in self._parameter.items()}
         return Config({name: self._parameter[name].values[position] for name, position in positions.items()})
 
+    def completed(self, config: Mapping[str, Value]) -> Config:
+        """`config` with the defaults of the parameters that it lacks: it may be older than these."""
+        return Config({**{name: parameter.default for name, parameter in self._parameter.items()}, **config})
+
     def parse(self, assignments: Iterable[str], base: Mapping[str, object] | None = None) -> Config:
         """A config from words like `block_m=256`, the rest from `base` or, without one, the defaults. Raises SpaceError
         as `config` does, and where one parameter is given twice."""

@@ -116,6 +116,51 @@ def test_direct_stores_reach_any_n(hopper: CudaDevice, sizes: tuple[int, int, in
         assert isinstance(proof, Proof), f"{label(config)}: {proof}"
 
 
+THREADS: list[dict[str, Value]] = [
+    {"store": "direct"},
+    {"block_n": 112, "persistent": False, "stages": 5},
+    {"schedule": "ping_pong", "block_m": 64, "block_n": 128, "stages": 6},
+    {**SPLIT, "persistent": False, "block_m": 24, "k_step": 128, "stages": 6},
+    {**WORKSPACE, "split_k": 3, "block_n": 192},
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "loads", "sizes"),
+    [
+        ("bf16.nt", ("bytes_8", "bytes_8"), (77, 136, 332)),
+        ("f16.nt", ("bytes_4", "bytes_4"), (130, 72, 1034)),
+        ("bf16.nt+bias", ("bytes_2", "bytes_2"), (301, 264, 777)),
+        ("bf16.nt", ("bytes_2", "bytes_2"), (301, 264, 2053)),
+        ("bf16.tt", ("bytes_2", "bytes_4"), (301, 264, 2050)),
+        ("bf16.nt", ("bytes_2", "bytes_2"), (1, 8, 1)),
+        ("bf16.nn", ("bytes_2", "tma"), (77, 136, 333)),
+        ("bf16.nn->f32", ("tma", "bytes_8"), (77, 140, 328)),
+        ("f16.tn", ("bytes_2", "bytes_4"), (77, 262, 51)),
+        ("bf16.tn->f32+accumulate", ("bytes_4", "bytes_8"), (78, 132, 1025)),
+        ("bf16.tt", ("bytes_2", "bytes_8"), (79, 104, 132)),
+    ],
+)
+@pytest.mark.parametrize(
+    "values", THREADS, ids=lambda values: " ".join(f"{name}={value}" for name, value in values.items())
+)
+def test_threads_load_rows_of_any_length(
+    hopper: CudaDevice, values: dict[str, Value], text: str, loads: tuple[str, str], sizes: tuple[int, int, int]
+) -> None:
+    problem = Problem(*sizes, operation_of(text))
+    bound, ways = space().for_operation(problem.operation), dict(zip(("a_loads", "b_loads"), loads, strict=True))
+    config = space().config({"cluster_rows": 1, **values, **ways})
+    if not bound.is_legal(config, problem):
+        pytest.skip("no config of this problem")
+    kernel = loaded(hopper, config, problem.operation)
+    own = [ProofProblem(problem, exact_sums=True), *bound.template.proof_problems(config)]
+    for what in own:
+        assert bound.is_legal(config, what.problem), what
+        launch = bound.template.launch(config, what.problem)
+        proof = verify(hopper, kernel, launch, what.problem, 4, what.padding, what.exact_sums)
+        assert isinstance(proof, Proof), f"{what}: {proof}"
+
+
 def outputs(
     device: CudaDevice, config: Config, problem: Problem, runs: int, kernel: LoadedKernel | None = None
 ) -> list[npt.NDArray[np.uint16]]:

@@ -205,7 +205,7 @@ def ordered_by(space: SearchSpace, factors: dict[str, float], shapes: list[tuple
         {name: round(value * factors.get(name, 1.0)) for name, value in space.estimate_constants.items()}
     )
     rng, errors, trials = random.Random(5), np.random.default_rng(5), []
-    configs = dict.fromkeys(space.sample(rng) for _ in range(24))
+    configs = dict.fromkeys(space.sample(rng, Problem(*shapes[-1])) for _ in range(24))
     for sizes in shapes:
         problem = Problem(*sizes)
         for config in (config for config in configs if space.is_legal(config, problem)):

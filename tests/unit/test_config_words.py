@@ -140,12 +140,18 @@ def test_a_config_of_another_template_is_refused(tmp_path: Path, capsys: pytest.
 
 
 def test_a_config_of_another_version_of_the_space_is_refused(tmp_path: Path) -> None:
-    older = Config({name: value for name, value in SMALL.items() if name != "split_k"})
-    newer = Config({**SMALL, "cluster": 2})
-    tried(tmp_path, older, newer)
-    for config in (older, newer):
+    newer, other = Config({**SMALL, "cluster": 2}), Config({**SMALL, "block_m": 7})
+    tried(tmp_path, newer, other)
+    for config in (newer, other):
         with pytest.raises(InputError, match="another version of gfx950_gemm_bf16"):
             ConfigWords([f"{tmp_path}:{config.id}"]).config(SPACE)
+
+
+def test_a_config_that_is_older_than_a_parameter_has_its_default(tmp_path: Path) -> None:
+    default = next(each.default for each in SPACE.parameters if each.name == "split_k")
+    older = Config({name: value for name, value in SMALL.items() if name != "split_k"})
+    tried(tmp_path, older)
+    assert ConfigWords([f"{tmp_path}:{older.id}"]).config(SPACE) == Config({**SMALL, "split_k": default})
 
 
 def test_a_template_that_changed_since_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,8 +164,10 @@ def test_the_space_is_that_of_the_directorys_architecture(capsys: pytest.Capture
     measured = ROOT / "results" / "sm90a-nvidia-h100-80gb-hbm3"
     assert main(("explain", f"{measured}:66f81eca", "--problem", "8192x8192x8192")) == 0
     out = capsys.readouterr().out
-    assert "66f81ecab711d156 of sm90a_gemm_bf16" in out
-    assert "cluster_rows" in out
+    assert " of sm90a_gemm_bf16" in out
+    said = dict(line.split()[:2] for line in out.splitlines() if line and line[0] != " ")
+    assert "cluster_rows" in said
+    assert said["a_loads"] == "tma", "it was measured before there was another way"
 
 
 def test_explain_prints_a_legal_config_whole(capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,7 +115,7 @@ def test_sm90as_orders_configs_as_an_h100_did(sm90a: SearchSpace) -> None:
     correlations, regrets = [], []
     for problem, trials in by_problem.items():
         domain = sm90a.domain(problem)
-        estimates = [domain.estimate(Config.from_json(trial.config)) for trial in trials.values()]
+        estimates = [domain.estimate(sm90a.completed(Config.from_json(trial.config))) for trial in trials.values()]
         slowness = np.array([(trial.time_us or 0) / (trial.baseline_us or 1) for trial in trials.values()])
         correlations.append(spearmanr(estimates, slowness).statistic)
         regrets.append(slowness[np.argsort(estimates, kind="stable")[:16]].min() / slowness.min() - 1)

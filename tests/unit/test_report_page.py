@@ -148,7 +148,7 @@ def test_a_page_says_what_the_results_do() -> None:
 
 
 def test_a_shape_that_was_not_searched_has_no_picture_of_it() -> None:
-    """No kernel for sm90a reads rows that are no multiple of 16 bytes: 1500 x 1200 x 1100 has algorithms alone."""
+    """No kernel for sm90a read rows that are no multiple of 16 bytes: 1500 x 1200 x 1100 has algorithms alone."""
     results = read_results(SHIPPED / "sm90a-nvidia-h200")
     page = report_page(results).decode()
     unsearched = [str(shape.problem) for shape in results.shapes if not shape.searched]

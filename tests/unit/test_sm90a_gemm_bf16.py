@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
 from cuda_tools import nvdisasm
@@ -47,6 +49,7 @@ SHARED: dict[str, Value] = {
     "block_n": 128,
     "cluster_rows": 1,
 }
+THREADS: dict[str, Value] = {"a_loads": "bytes_8", "b_loads": "bytes_8", "cluster_rows": 1}
 PING_PONG: dict[str, Value] = {"schedule": "ping_pong", "block_n": 192, "store_buffers": 2}
 
 
@@ -72,7 +75,7 @@ def built(chosen: Config, operation: Operation = BF16_NT) -> CodeObject:
 
 
 def derived(chosen: Config) -> dict[str, Value]:
-    return space().derived.values({**chosen, **space().template.records})
+    return space().derived.values({**chosen, **space().template.records, **LARGE.sizes})
 
 
 def listed(chosen: Config, folder: Path, operation: Operation) -> str:
@@ -226,6 +229,68 @@ def test_float32_is_stored_as_it_is_and_added_where_it_is(values: dict[str, Valu
     assert {"UTMASTG.2D", "UTMAREDG.2D.ADD"} <= set(code)
 
 
+@pytest.mark.parametrize(
+    ("text", "loads", "copies"),
+    [
+        # Rows of both are k elements, of A k and of B n, of A m and of B n, of A m and of B k.
+        ("bf16.nt", ("bytes_8", "bytes_8"), {"LDGSTS.E.64"}),
+        ("f16.nt", ("bytes_4", "bytes_4"), {"LDGSTS.E"}),
+        ("bf16.nt->f32", ("bytes_2", "bytes_2"), {"LDGSTS.E", "LDG.E.U16", "STS"}),
+        ("bf16.nn", ("bytes_2", "tma"), {"LDGSTS.E", "LDG.E.U16", "STS"}),
+        ("bf16.tn", ("tma", "bytes_4"), {"LDGSTS.E"}),
+        ("bf16.tt", ("bytes_8", "bytes_2"), {"LDGSTS.E", "LDGSTS.E.64", "LDG.E.U16", "STS"}),
+    ],
+)
+@pytest.mark.parametrize(
+    "values", [{"block_n": 144}, {**SWAPPED, "block_m": 24, "split_k": 1}], ids=["usual", "swapped"]
+)
+def test_threads_load_what_tma_cannot(
+    text: str, loads: tuple[str, str], copies: set[str], values: dict[str, Value], tmp_path: Path
+) -> None:
+    operation, own = operation_of(text), dict(zip(("a_loads", "b_loads"), loads, strict=True))
+    chosen = config(**{**values, **own, "cluster_rows": 1, "store": "direct"})
+    assert space().for_operation(operation).is_legal(chosen)
+    assert not built(chosen, operation).resources.spills
+    names = set(machine_code(chosen, tmp_path, operation))
+    loading = {name for name in names if name.startswith(("LDGSTS", "LDG.E.U16", "STS")) and name != "STS.64"}
+    assert copies <= loading
+    assert any(name.startswith("UTMALDG") for name in names) == ("tma" in loads)
+    boxes = read_cubin(built(chosen, operation).data).boxes
+    assert sorted(boxes) == [name for name, way in zip("ab", loads, strict=True) if way == "tma"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes", "loads"),
+    [
+        ("bf16.nt", (64, 64, 100), ("bytes_8", "bytes_8")),
+        ("bf16.nt", (64, 64, 98), ("bytes_4", "bytes_4")),
+        ("f16.nt", (64, 64, 97), ("bytes_2", "bytes_2")),
+        ("bf16.nn", (64, 64, 97), ("bytes_2", "tma")),
+        ("bf16.tn", (97, 68, 50), ("bytes_2", "bytes_8")),
+        ("bf16.tt", (64, 64, 50), ("tma", "bytes_4")),
+        ("bf16.nt", (64, 64, 104), ("tma", "tma")),
+    ],
+)
+def test_each_shape_has_the_loads_that_its_rows_allow(
+    text: str, sizes: tuple[int, int, int], loads: tuple[str, str]
+) -> None:
+    """2 bytes an element: the largest power of two that divides a row, at most the 16 of TMA."""
+    problem = Problem(*sizes, operation_of(text))
+    domain = space().domain(problem)
+    ways = ("tma", "bytes_8", "bytes_4", "bytes_2")
+    legal = {
+        (a, b)
+        for a, b in product(ways, ways)
+        if domain.is_legal(config(a_loads=a, b_loads=b, cluster_rows=1, store="direct", block_n=128))
+    }
+    assert legal == {loads}
+    drawn = domain.sample(Random(1))
+    assert (drawn["a_loads"], drawn["b_loads"]) == loads
+    assert domain.seeds, "what is foremost is of these loads"
+    for proof in space().for_operation(problem.operation).template.proof_problems(drawn):
+        assert space().is_legal(drawn, proof.problem)
+
+
 def test_a_launch_covers_every_tile_in_whole_clusters() -> None:
     template = space().template
     persistent = template.launch(config(), LARGE)
@@ -258,6 +323,13 @@ def test_a_launch_covers_every_tile_in_whole_clusters() -> None:
         ({"store": "direct", "store_buffers": 2}, "buffers_go_round"),
         ({"persistent": False, "store_buffers": 2}, "buffers_go_round"),
         ({"swapped": True, "block_m": 192, "block_n": 128}, "swapped_is_narrow"),
+        ({**THREADS, "b_loads": "tma"}, "same_rows_same_loads"),
+        ({**THREADS, "cluster_rows": 2}, "threads_share_no_rows"),
+        ({**THREADS, "cluster_columns": 2}, "threads_share_no_columns"),
+        (
+            {**THREADS, "block_m": 128, "block_n": 64, "blocks_per_sm": 2, "a_loads": "bytes_2"},
+            "registers_suffice_to_load",
+        ),
     ],
 )
 def test_every_rule_of_a_config_can_be_broken(values: dict[str, Value], rule: str) -> None:
@@ -265,21 +337,60 @@ def test_every_rule_of_a_config_can_be_broken(values: dict[str, Value], rule: st
 
 
 @pytest.mark.parametrize(
+    ("text", "values", "rule"),
+    [
+        ("64x64x98:bf16.nt", THREADS, "widest_a_loads"),
+        ("64x64x98:bf16.nt", THREADS, "widest_b_loads"),
+        ("64x64x104:bf16.nt", THREADS, "widest_a_loads"),
+        ("64x64x104:bf16.nt", THREADS, "widest_b_loads"),
+        ("64x100x64:bf16.nn", {"b_loads": "bytes_8", "cluster_rows": 1}, "stored_as_loaded"),
+        ("64x100x64:bf16.nn->f32", {"b_loads": "bytes_8", "cluster_rows": 1}, ""),
+        ("64x64x100:bf16.nt+silu+gated", THREADS, "threads_load_single_products"),
+        ("64x64x100:batched4.bf16.nt", THREADS, "threads_load_single_products"),
+        ("64x64x104:e4m3.nt.rows->bf16", {**THREADS, "k_step": 128, "block_n": 128}, "threads_load_single_products"),
+        ("64x64x100:bf16.nt+residual", THREADS, "threads_load_no_residual"),
+        ("64x64x100:bf16.nt+residual", {**THREADS, "store": "direct", "block_n": 128}, ""),
+    ],
+)
+def test_threads_load_what_their_rules_say(text: str, values: dict[str, Value], rule: str) -> None:
+    problem = problem_of(text)
+    broken = [each.name for each in space().for_operation(problem.operation).violations(config(**values), problem)]
+    assert rule in broken if rule else not broken
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("64x64x100:bf16.nt", "for others take a_loads=bytes_8"),
+        ("64x64x98:f16.nt", "for others take a_loads=bytes_4"),
+        ("97x64x64:bf16.tn", "for others take a_loads=bytes_2"),
+        ("64x64x100:bf16.nt+silu+gated", "which this operation loads alone"),
+        ("64x64x100:batched4.bf16.nt", "which this operation loads alone"),
+        ("64x64x104:e4m3.nt.rows->bf16", "which this operation loads alone"),
+    ],
+)
+def test_no_loads_are_advised_that_another_rule_refuses(text: str, advice: str) -> None:
+    problem = problem_of(text)
+    broken = space().for_operation(problem.operation).violations(config(block_n=128), problem)
+    assert [each.reason.rpartition(", ")[2] for each in broken if each.name == "aligned_a"] == [advice]
+
+
+@pytest.mark.parametrize(
     ("problem", "rule"),
     [
-        (Problem(64, 64, 100), "aligned_k"),
+        (Problem(64, 64, 100), "aligned_a aligned_b"),
         (Problem(64, 100, 64), "aligned_n"),
         (Problem(2**31 - 1, 64, 64), "sizes_fit"),
-        (Problem(100, 64, 100, operation_of("bf16.tn")), "aligned_m"),
+        (Problem(100, 64, 100, operation_of("bf16.tn")), "aligned_a"),
         (Problem(64, 100, 64, operation_of("bf16.nn->f32")), "aligned_b"),
-        (Problem(64, 64, 100, operation_of("bf16.nn")), "aligned_k"),
-        (Problem(64, 64, 100, operation_of("f16.tt")), "aligned_k"),
+        (Problem(64, 64, 100, operation_of("bf16.nn")), "aligned_a"),
+        (Problem(64, 64, 100, operation_of("f16.tt")), "aligned_b"),
         (Problem(64, 102, 64, operation_of("bf16.nt->f32")), "aligned_n"),
     ],
 )
 def test_every_rule_of_a_problem_can_be_broken(problem: Problem, rule: str) -> None:
     of_operation = space().for_operation(problem.operation)
-    assert [violation.name for violation in of_operation.violations(config(), problem)] == [rule]
+    assert " ".join(violation.name for violation in of_operation.violations(config(), problem)) == rule
 
 
 @pytest.mark.parametrize(
@@ -424,7 +535,7 @@ def test_products_with_a_matrix_of_c_each_are_stored_by_tma(
         ("64x64x72:grouped4.bf16.nn", {}, "whole_k_steps"),
         ("64x64x72:batched4.bf16.tt", {}, ""),
         ("64x64x71:grouped4.bf16.tn", {}, ""),
-        ("63x64x72:grouped4.bf16.tn", {}, "aligned_m"),
+        ("63x64x72:grouped4.bf16.tn", {}, "aligned_a"),
         ("64x64x64:grouped4.bf16.nn", {}, ""),
         ("64x64x64:grouped4.bf16.nn", {"producer_registers": 40}, "several_keep_registers"),
         ("64x64x64:grouped4.bf16.nn", {**TURNED, "block_m": 160}, ""),

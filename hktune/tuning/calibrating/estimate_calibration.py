@@ -75,7 +75,7 @@ def calibrate_estimate(directory: Path, space_file: Path | None, rows_max: int) 
 def _is_of(space: SearchSpace, row: Trial) -> bool:
     if row.template not in (None, space.template.name) or not space.template.does(row.operation):
         return False
-    return space.domain(row.problem).has_values_of(Config.from_json(row.config))
+    return space.domain(row.problem).has_values_of(space.completed(Config.from_json(row.config)))
 
 
 def _notes(left_out: Counter[str], judged: int) -> tuple[str, ...]:
@@ -115,7 +115,7 @@ def _fit(space: SearchSpace, rows: Sequence[Trial], seen: Rows) -> Fit:
 
 def _scope(space: SearchSpace, row: Trial) -> dict[str, object]:
     """All that an estimate may name of a row, but for its own constants."""
-    config = Config.from_json(row.config)
+    config = space.completed(Config.from_json(row.config))
     return {**space.facts(row.problem), **config, **space.domain(row.problem).derived_values(config)}
 
 

@@ -34,6 +34,7 @@ class Prior:
             names = ", ".join(map(str, places))
             raise InputError(f"{names}: no ok row is of {template}: leave --prior out, or name results that are")
         self.rows: Sequence[Trial] = rows
+        self._space = space
 
     @cached_property
     def _standings(self) -> dict[Problem, Standing]:
@@ -46,22 +47,21 @@ class Prior:
         if not alike:
             return []
         nearest = min(alike, key=lambda each: (abs(math.log(each.m / problem.m)), each.m))
-        return list(_configs(self._standings[nearest]))
+        return list(self._configs(self._standings[nearest]))
 
     def everything(self) -> Iterator[Config]:
         """What is favoured for any problem."""
         for standing in self._standings.values():
-            yield from _configs(standing)
+            yield from self._configs(standing)
 
     def first_in(self, domain: Domain) -> Domain:
         """`domain`, of which what is favoured for its problem is tried first."""
         return domain.preferring(self.favoured(domain.problem)) if domain.problem else domain
 
+    def _configs(self, standing: Standing) -> Iterable[Config]:
+        rows = standing.ties(model_error().tie_factor) or (standing.best,)
+        return (self._space.completed(Config.from_json(row.config)) for row in rows)
+
 
 def _but_m(problem: Problem) -> tuple[object, ...]:
     return (problem.n, problem.k, problem.operation)
-
-
-def _configs(standing: Standing) -> Iterable[Config]:
-    rows = standing.ties(model_error().tie_factor) or (standing.best,)
-    return (Config.from_json(row.config) for row in rows)

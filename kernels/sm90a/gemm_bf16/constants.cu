@@ -24,6 +24,8 @@
 #define ACCUMULATE_OPERAND 66
 #define WGMMA_A_TRANSPOSED 0  // 1: its rows are along lines
 #define WGMMA_B_TRANSPOSED 0
+#define A_BY_TMA true  // or threads load it, as TMA cannot address its rows
+#define B_BY_TMA true
 #define SHARED false  // tiles' K is shared through the workspace
 #define TMA_STORE true  // C is written by TMA, or element by element
 #define ROW_STORE false  // C is written through shared memory, as many rows as there are
@@ -52,6 +54,8 @@ constexpr Activation ACTIVATION = Activation::none;  // of C before it is rounde
 constexpr bool GATED = false;  // half of B's columns are gates of the others
 
 constexpr int TILE_ROWS = 64;  // of D that a block computes
+constexpr int WGMMA_A_LOAD_BYTES = 16;  // that every row of it is a multiple of; 16: TMA loads it
+constexpr int WGMMA_B_LOAD_BYTES = 16;
 constexpr int K_STEP = 64;  // elements of K in a stage
 constexpr int STAGES = 6;  // of the ring in shared memory
 constexpr bool SWAPPED = false;  // wgmma_a is b

@@ -78,6 +78,8 @@ DEVICE void prefetch(const TensorMap& map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
+DEVICE void prefetch(const u16*) {}
+
 // Where a map is of a stack, coordinates are of three dimensions, the last of which is the matrix. It is an operand
 // behind all others.
 #if BATCHED

@@ -104,11 +104,18 @@ DEVICE void consume(
     if (TMA_STORE) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
+// The first where `FIRST` holds, else the second; they may be of different types.
+template <bool FIRST, class One, class Other>
+DEVICE const auto& either(const One& one, const Other& other) {
+    if constexpr (FIRST) return one;
+    else return other;
+}
+
 // One thread makes all barriers ready before any other thread, or block of the cluster, arrives at one. It is not of the
 // warp that sends the first copies, which works out meanwhile where these begin.
 DEVICE void initialise_barriers(const Layout& layout) {
     for (int stage = 0; stage < STAGES; ++stage) {
-        initialise(barrier_at(layout.full, stage), 1);
+        initialise(barrier_at(layout.full, stage), FILLS);
         initialise(barrier_at(layout.empty, stage), RELEASES);
     }
     for (int consumer = 0; consumer < 2; ++consumer) initialise(barrier_at(layout.turns, consumer), WARPS);
@@ -120,7 +127,7 @@ extern "C" __global__
 __cluster_dims__(CLUSTER, 1, 1)
 #endif
 __launch_bounds__(THREADS, BLOCKS_PER_SM)
-void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
+void hktune_gemm_bf16(const __grid_constant__ GivenA a, const __grid_constant__ GivenB b,
                       const __grid_constant__ Output c, int m, int n, int k,
                       const BitsAdded* bias, int accumulate, u32* workspace
 #if SCALED
@@ -153,7 +160,8 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
 ) {
     extern __shared__ char memory[];
     const Layout layout(static_cast<u32>(__cvta_generic_to_shared(memory)));
-    const TensorMap &wgmma_a = SWAPPED ? b : a, &wgmma_b = SWAPPED ? a : b;
+    const auto& wgmma_a = either<SWAPPED>(b, a);
+    const auto& wgmma_b = either<SWAPPED>(a, b);
     const int rows = SWAPPED ? n : m, columns = SWAPPED ? m : n;
 #if !RESIDUAL
     constexpr Residual residual = nullptr;
@@ -193,8 +201,8 @@ void hktune_gemm_bf16(const __grid_constant__ TensorMap a, const __grid_constant
     if (threadIdx.x < WARPGROUP) {
         if constexpr (CONSUMER_REGISTERS > 0)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
-        if (threadIdx.x == 0)
-            produce(wgmma_a, wgmma_b, schedule, layout, n, [&](Ring& ring, const Spot& spot) {
+        if (BY_THREADS || threadIdx.x == 0)
+            produce(wgmma_a, wgmma_b, Extents{rows, columns, k}, schedule, layout, n, [&](Ring& ring, const Spot& spot) {
                 send_residual(residual, ring, layout, spot);
             });
         __syncwarp();

@@ -43,8 +43,10 @@ static_assert(OUT_FRAGMENTS > 0 && OUT_ROWS % (WGMMA_M * CONSUMERS_OF_A_TILE) ==
 // Each of the SHARED_BY blocks that have the operand in common sends all of them its part of every piece, SENT rows.
 // RUN lines of a tile are side by side in the matrix too. Where this is fewer than LINES, runs are gates and what these
 // gate in turn: each thread has both of them.
-template <Along ALONG, int LINES, int SHARED_BY, int RUN>
+template <Along ALONG, int LINES, int SHARED_BY, int RUN, int LOADED>
 struct Staged {
+    static constexpr int LOAD_BYTES = LOADED;
+    static constexpr bool BY_TMA = LOADED == SWIZZLE_UNIT_BYTES;  // or by threads, which load as much at a time
     static constexpr bool BY_LINES = ALONG == Along::lines;
     static constexpr int LINES_SIDE_BY_SIDE = RUN % 64 == 0 ? 64 : RUN % 32 == 0 ? 32 : RUN % 16 == 0 ? 16 : 8;
     static constexpr int ROWS = BY_LINES ? K_STEP : LINES, COLUMNS = BY_LINES ? LINES_SIDE_BY_SIDE : PIECE_K;
@@ -75,11 +77,17 @@ struct Staged {
     }
 };
 constexpr int GATE_ROWS = GATED && SWAPPED ? OUT_FRAGMENTS * WGMMA_M : TILE_ROWS;
-using WgmmaA = Staged<WGMMA_A_ALONG, TILE_ROWS, CLUSTER_COLUMNS, GATE_ROWS>;
-using WgmmaB = Staged<WGMMA_B_ALONG, TILE_COLUMNS, CLUSTER_ROWS, OUT_COLUMNS>;
+using WgmmaA = Staged<WGMMA_A_ALONG, TILE_ROWS, CLUSTER_COLUMNS, GATE_ROWS, WGMMA_A_LOAD_BYTES>;
+using WgmmaB = Staged<WGMMA_B_ALONG, TILE_COLUMNS, CLUSTER_ROWS, OUT_COLUMNS, WGMMA_B_LOAD_BYTES>;
 constexpr int STAGE_BYTES = WgmmaA::BYTES + WgmmaB::BYTES;
 // All stages, and what aligns the buffers behind them: rows of 64 bytes make a stage of half an atom.
 constexpr int RING_BYTES = (STAGES * STAGE_BYTES + ATOM_BYTES - 1) / ATOM_BYTES * ATOM_BYTES;
+// What TMA brings of a stage, and the arrivals that fill it: one with what TMA is to bring; one of each thread that loads
+// when its copies have come, and another where it stores as well.
+constexpr bool BY_THREADS = !WgmmaA::BY_TMA || !WgmmaB::BY_TMA;
+constexpr bool THREADS_STORE = WgmmaA::LOAD_BYTES == ELEMENT_BYTES || WgmmaB::LOAD_BYTES == ELEMENT_BYTES;
+constexpr int TMA_BYTES = (WgmmaA::BY_TMA ? WgmmaA::BYTES : 0) + (WgmmaB::BY_TMA ? WgmmaB::BYTES : 0);
+constexpr int FILLS = (TMA_BYTES > 0 ? 1 : 0) + (BY_THREADS ? WARPGROUP : 0) + (THREADS_STORE ? WARPGROUP : 0);
 // Arrivals that release a stage: one of each consumer warp, of each block that shares lines with this one.
 constexpr int RELEASES = WARPS * CONSUMERS_OF_A_TILE * (CLUSTER_ROWS + CLUSTER_COLUMNS - 1);
 
@@ -111,12 +119,14 @@ struct BoxOfStack {
 constexpr Box WGMMA_A_BOX = {WgmmaA::BOX_ROWS, WgmmaA::COLUMNS, WgmmaAElement::TENSOR_MAP_TYPE};
 constexpr Box WGMMA_B_BOX = {WgmmaB::BOX_ROWS, WgmmaB::COLUMNS, WgmmaBElement::TENSOR_MAP_TYPE};
 constexpr Box A_BOX = SWAPPED ? WGMMA_B_BOX : WGMMA_A_BOX, B_BOX = SWAPPED ? WGMMA_A_BOX : WGMMA_B_BOX;
-#if BATCHED
+#if !A_BY_TMA
+#elif BATCHED
 extern "C" __constant__ BoxOfStack hktune_box_a = {A_BOX};
 #else
 extern "C" __constant__ Box hktune_box_a = A_BOX;
 #endif
-#if BATCHED || INTERLEAVED
+#if !B_BY_TMA
+#elif BATCHED || INTERLEAVED
 extern "C" __constant__ BoxOfStack hktune_box_b = {B_BOX};
 #else
 extern "C" __constant__ Box hktune_box_b = B_BOX;
@@ -137,6 +147,17 @@ extern "C" __constant__ BoxOfC hktune_box_residual = {C_BOX};
 struct alignas(64) TensorMap {
     u64 opaque[16];
 };
+// What the kernel takes of a and of b.
+template <bool BY_TMA>
+struct Given {
+    using Type = TensorMap;
+};
+template <>
+struct Given<false> {
+    using Type = const u16*;
+};
+using GivenA = Given<A_BY_TMA>::Type;
+using GivenB = Given<B_BY_TMA>::Type;
 #if TMA_STORE
 using Output = TensorMap;
 #else

@@ -81,6 +81,7 @@ DEVICE void multiply_tile(
     for (int step = 0; step < k_steps; ++step, ring.next()) {
         const u32 from = layout.stages + ring.stage * STAGE_BYTES;
         wait(barrier_at(layout.full, ring.stage), ring.parity);
+        if (BY_THREADS) see_what_threads_wrote();
 #if RAGGED_K
         if (step == k_steps - 1 && last_depth < K_STEP) clear_behind(from, last_depth);
 #endif

@@ -4,6 +4,7 @@
 #include "copy.cu"
 #include "element.cu"
 #include "geometry.cu"
+#include "loads.cu"
 #include "spot.cu"
 
 // Position in the ring of stages; `parity` flips each time round.
@@ -83,8 +84,8 @@ struct Schedule {
         clusters_down = (rows + OUT_ROWS * CLUSTER_ROWS - 1) / (OUT_ROWS * CLUSTER_ROWS);
         clusters_across = (columns + OUT_COLUMNS * CLUSTER_COLUMNS - 1) / (OUT_COLUMNS * CLUSTER_COLUMNS);
         tiles = clusters_down * clusters_across;
-        last_row = all_whole ? max(rows - OUT_ROWS, 0) : rows;
-        last_column = all_whole ? max(columns - OUT_COLUMNS, 0) : columns;
+        last_row = all_whole ? whole_from(rows - OUT_ROWS) : rows;
+        last_column = all_whole ? whole_from(columns - OUT_COLUMNS) : columns;
         int first_tile = block / CLUSTER;
         tile_step = gridDim.x / CLUSTER;
         part = SPLIT_K == 1 ? 0 : rank;
@@ -121,6 +122,9 @@ struct Schedule {
     }
 
   private:
+    // Where rows have an odd number of elements, threads copy words from even lines on (loads.cu).
+    DEVICE static int whole_from(int line) { return THREADS_STORE ? (max(line, 0) + 1) & ~1 : max(line, 0); }
+
     DEVICE Work work_of(int tile) const {
         int row, column;
         locate_in(clusters_down, clusters_across, tile, row, column);
@@ -131,7 +135,12 @@ struct Schedule {
 };
 #endif
 
-// ---- producer: one thread
+// ---- producer: one thread, or all of its warpgroup where they load what TMA cannot
+
+// The lengths of an operand's lines and of K, which TMA knows from the maps.
+struct Extents {
+    int a_lines, b_lines, k;
+};
 
 // Sends part `part` of an operand's K-step to all blocks that share it: from `line` on, and from `k` on, of a stack's
 // `matrix`. What is gated comes behind `gates` lines of gates, or in turn with them.
@@ -153,17 +162,21 @@ DEVICE void send(
     }
 }
 
+template <class Operand>
+DEVICE void send(u32, const u16*, int, int, int, int, u32, u32, int) {}
+
 // `behind` sends what goes through the ring behind the K-steps of the tile at a spot.
-template <class Behind>
+template <class SourceOfA, class SourceOfB, class Behind>
 DEVICE void produce(
-    const TensorMap& wgmma_a, const TensorMap& wgmma_b, const Schedule& schedule, const Layout& layout, int gates,
-    Behind behind) {
+    const SourceOfA& wgmma_a, const SourceOfB& wgmma_b, const Extents& extents, const Schedule& schedule,
+    const Layout& layout, int gates, Behind behind) {
     // What a block sends goes to all blocks of its cluster that share it: wgmma_a along a row of blocks, wgmma_b down a
     // column.
     u32 a_receivers = 0, b_receivers = 0;
     const int rank_row = schedule.rank_row, rank_column = schedule.rank_column;
     for (int other = 0; other < CLUSTER_COLUMNS; ++other) a_receivers |= 1u << (rank_row + other * CLUSTER_ROWS);
     for (int other = 0; other < CLUSTER_ROWS; ++other) b_receivers |= 1u << (rank_column * CLUSTER_ROWS + other);
+    const bool sends = !BY_THREADS || threadIdx.x == 0;
     Ring ring;
     wait_for_kernel_before();
     for (Work work = schedule.first(); schedule.has(work); schedule.next(work)) {
@@ -173,11 +186,19 @@ DEVICE void produce(
             const u32 full = barrier_at(layout.full, ring.stage);
             const u32 to = layout.stages + ring.stage * STAGE_BYTES;
             wait(barrier_at(layout.empty, ring.stage), ring.parity ^ 1);
-            expect(full, STAGE_BYTES);
+            if (TMA_BYTES > 0 && sends) expect(full, TMA_BYTES);
             const int a_k = spot.k + (spot.a_step + step) * K_STEP, b_k = spot.k + (spot.b_step + step) * K_STEP;
-            send<WgmmaA>(to, wgmma_a, rank_column, spot.a_line, a_k, spot.a_matrix, full, a_receivers, gates);
-            send<WgmmaB>(
-                to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, b_k, spot.b_matrix, full, b_receivers, gates);
+            if (sends) {
+                send<WgmmaA>(to, wgmma_a, rank_column, spot.a_line, a_k, spot.a_matrix, full, a_receivers, gates);
+                send<WgmmaB>(
+                    to + WgmmaA::BYTES, wgmma_b, rank_row, spot.b_line, b_k, spot.b_matrix, full, b_receivers, gates);
+            }
+            if constexpr (BY_THREADS) {
+                fill<WgmmaA>(to, wgmma_a, spot.a_line, a_k, extents.a_lines, extents.k);
+                fill<WgmmaB>(to + WgmmaA::BYTES, wgmma_b, spot.b_line, b_k, extents.b_lines, extents.k);
+                arrive_behind_copies(full);
+                if (THREADS_STORE) arrive(full);
+            }
         }
         behind(ring, spot);
     }
