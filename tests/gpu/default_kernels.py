@@ -1,4 +1,5 @@
-"""A table of the sm90a template's default config, compiled here, for any problems that it is legal for.
+"""A table of the sm90a template's default config, or its first seed, compiled here, for any problems that it is legal
+for.
 
 Nothing was measured: the rows say modelled.
 """
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hktune.compile.nvrtc import NvrtcCompiler
+from hktune.core.config import Config
 from hktune.core.identity import Identity
 from hktune.core.launch_rule import LaunchRule
 from hktune.core.operation import Operation
@@ -28,12 +30,18 @@ def space_of(operation: Operation) -> SearchSpace:
     return _SPACE.for_operation(operation.code)
 
 
+def config_of(space: SearchSpace) -> Config:
+    """The default config, or the first seed where an operation leaves it too few registers."""
+    default = space.config({})
+    return default if space.is_legal(default) else space.seeds[0]
+
+
 def is_served(problem: Problem) -> bool:
-    """Whether the default config is legal for a problem of an operation that the template has."""
+    """Whether that config is legal for a problem of an operation that the template has."""
     if not _SPACE.template.does(problem.operation):
         return False
     space = space_of(problem.operation)
-    return space.is_legal(space.config({}), problem)
+    return space.is_legal(config_of(space), problem)
 
 
 def published(directory: Path, identity: Identity, problems: Sequence[Problem]) -> None:
@@ -41,13 +49,13 @@ def published(directory: Path, identity: Identity, problems: Sequence[Problem]) 
     codes: dict[Operation, CodeObject] = {}
     for operation in dict.fromkeys(problem.operation.code for problem in problems):
         space = space_of(operation)
-        built = NvrtcCompiler().compile(space.template.render(space.config({})), 120.0)
+        built = NvrtcCompiler().compile(space.template.render(config_of(space)), 120.0)
         assert isinstance(built, CodeObject), built
         codes[operation] = built
 
     def row(problem: Problem) -> Trial:
         space = space_of(problem.operation)
-        config = space.config({})
+        config = config_of(space)
         return Trial(
             trial=0, m=problem.m, n=problem.n, k=problem.k, operation=problem.operation, config_id=config.id,
             config=config.json, status=Status.OK, source=Source.MODELLED, time_us=1.0,
@@ -58,7 +66,7 @@ def published(directory: Path, identity: Identity, problems: Sequence[Problem]) 
     def launch_of(row: Trial) -> tuple[str, LaunchRule]:
         space = space_of(row.operation)
         return codes[row.operation.code].symbol, space.template.launch_rule(
-            space.config({}), row.n, row.k, row.operation.count or 1
+            config_of(space), row.n, row.k, row.operation.count or 1
         )
 
     table = build_table([*map(row, problems)], launch_of, identity, "nvrtc", "0", "now")

@@ -92,6 +92,26 @@ def test_experts_have_biases_and_float32_gradients_are_added(hopper: CudaDevice,
     assert torch.equal(sums[1], held[1]), "an expert without tokens"
 
 
+def test_experts_of_float8_are_served_by_fast_sums_where_a_call_allows_them(hopper: CudaDevice, tmp_path: Path) -> None:
+    """Elements are -1, 0 and 1, whose sums are exact either way."""
+    x = torch.randint(-1, 2, (TOKENS, HIDDEN), device="cuda").to(torch.float8_e4m3fn)
+    weights = torch.randint(-1, 2, (EXPERTS, FEATURES, HIDDEN), device="cuda").to(torch.float8_e4m3fn)
+    scale_x = torch.rand(TOKENS, device="cuda") + 0.5
+    scale_weights = torch.rand(EXPERTS, FEATURES, device="cuda") + 0.5
+    ends = torch.tensor(SIZES, device="cuda").cumsum(0).int()
+
+    def model() -> list[Tensor]:
+        given = (x, weights.mT, scale_x, scale_weights, ends)
+        return [hktune.scaled_grouped_mm(*given, use_fast_accum=is_fast) for is_fast in (False, True)]
+
+    table = served(tmp_path, hopper, model)
+    found = model()
+    assert (table.stats().hits, table.stats().fallbacks) == (2, {})
+    expected = exact(x.double() * scale_x[:, None].double(), weights.double() * scale_weights[..., None].double())
+    for each in found:
+        close(each, expected)
+
+
 def test_the_sizes_of_groups_are_recorded_without_waiting_for_them(hopper: CudaDevice, tmp_path: Path) -> None:
     """In a graph that is captured too, whose replays are not seen."""
     x, weights, ends = experts()

@@ -4,6 +4,7 @@ what the space says of them. On one, tests/gpu/test_sm90a_several_products.py ha
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hktune.core.problem import Problem
 from hktune.core.problem_text import problem_of
 from hktune.dispatch.calls import SEVERAL_OPERATIONS
 from hktune.objects.cubin import read_cubin
+from hktune.runtime.serving.route import Route
 
 NARROW: dict[str, Value] = {**TURNED, "block_m": 16, "block_n": 128}
 OPERATIONS = [
@@ -69,6 +71,19 @@ def test_gradients_are_added_by_tma_to_the_matrix_of_their_group(tmp_path: Path)
     chosen = config(**TURNED)
     assert read_cubin(built(chosen, operation).data).boxes["c"].dimensions == 3
     assert any(name.startswith("UTMAREDG.3D.ADD") for name in machine_code(chosen, tmp_path, operation))
+
+
+def test_a_call_of_the_runtime_has_all_that_a_kernel_takes() -> None:
+    for each in SEVERAL_OPERATIONS:
+        operation = operation_of(str(replace(each, count=4)))
+        if not space().template.does(operation):
+            continue
+        problem = Problem(64, 64, 64, operation)
+        own = space().for_operation(operation.code)
+        given = Route(problem.key, 0, near=False).operands
+        launch = own.template.launch(own.seeds[0], problem)
+        taken = {argument.name for argument in launch.bound_arguments if argument.kind == "pointer"}
+        assert {"a", "b", "c"} < taken <= {*given}, str(operation)
 
 
 @pytest.mark.parametrize("text", OPERATIONS)
