@@ -136,12 +136,8 @@ def _add_values(kernel: argparse._ArgumentGroup) -> None:
         "is given",
     )
     kernel.add_argument("--sarif", type=path_given, metavar="FILE", help="write the findings as SARIF")
-    kernel.add_argument(
-        "--timeline",
-        type=path_given,
-        metavar="FILE",
-        help="draw the waves of workgroup 0 over modelled cycles (HTML)",
-    )
+    drawn = "draw the waves of workgroup 0 over modelled cycles (HTML)"
+    kernel.add_argument("--timeline", type=path_given, metavar="FILE", help=drawn)
     add_json(kernel, "what was found")
     kernel.add_argument(
         "--try-seconds",

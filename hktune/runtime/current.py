@@ -25,9 +25,9 @@ from hktune.dispatch.sign import PublicKey
 from hktune.runtime import activated_operator, finished, operators, watched
 from hktune.runtime.callers_line import warn_caller
 from hktune.runtime.calls.forms import LINEAR, LINEAR_BIAS, MATMUL, Form, activated, linear_form
-from hktune.runtime.calls.given import check_bool, check_path
+from hktune.runtime.calls.given import check_bools, check_path
 from hktune.runtime.calls.gradients import asks_gradient
-from hktune.runtime.counts import Stats
+from hktune.runtime.counts import Counts, Stats
 from hktune.runtime.loaded import LoadedTable
 from hktune.runtime.torch_state import compiling, is_plain
 
@@ -61,23 +61,24 @@ def load(
     DeviceError when the table's device is not there, and TypeError for an argument of another type.
     """
     path = check_path("load", "directory", directory)
-    _check_types(device, public_key, sha256)
     flags = {"allow_modelled": allow_modelled, "reproducible": reproducible, "summary_at_exit": summary_at_exit}
-    for argument, flag in {**flags, "allow_sibling_board": allow_sibling_board}.items():
-        check_bool("load", argument, flag)
+    _check_types(device, public_key, sha256, {**flags, "allow_sibling_board": allow_sibling_board})
     table = read_table(path, Trust(public_key, sha256, created_after))
     _check_any(table, path, allow_modelled)
     device = device or _device_of(table)
     validated = _validated(table, path, device, allow_modelled, allow_sibling_board, reproducible)
     loaded = _on_device(validated, device, path)
     if summary_at_exit:
-        counts = loaded._counts  # and not the table, which may go before
-        atexit.register(lambda: print(counts.stats(), file=sys.stderr))
+        _print_at_exit(loaded._counts)  # and not the table, which may go before
     operators.make_current(loaded)
     return loaded
 
 
-def _check_types(device: object, public_key: object, sha256: object) -> None:
+def _print_at_exit(counts: Counts) -> None:
+    atexit.register(lambda: print(counts.stats(), file=sys.stderr))
+
+
+def _check_types(device: object, public_key: object, sha256: object, flags: Mapping[str, object]) -> None:
     if device is not None and not isinstance(getattr(device, "identity", None), Identity):
         step = "leave it out for torch's current GPU, which torch.cuda.set_device chooses"
         raise TypeError(f"load(): argument 'device' must be a device of hktune, not {type(device).__name__}: {step}")
@@ -85,6 +86,7 @@ def _check_types(device: object, public_key: object, sha256: object) -> None:
         check_path("load", "public_key", public_key)
     if sha256 is not None and not isinstance(sha256, str):
         raise TypeError(f"load(): argument 'sha256' must be str, not {type(sha256).__name__}")
+    check_bools("load", **flags)
 
 
 def _validated(

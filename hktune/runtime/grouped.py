@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hktune.core.errors import InputError
 from hktune.runtime import grouped_operator
-from hktune.runtime.calls.given import check_bool, check_dtype, check_tensors
+from hktune.runtime.calls.given import check_bool, check_scaled, check_tensors
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.several_by_torch import by_torch, checked, finished, steps_of
 from hktune.runtime.calls.several_call import SeveralCall
@@ -117,8 +117,7 @@ def scaled_grouped_mm(
     """
     needed = (a, b, scale_a, scale_b)
     check_tensors(partial(torch._scaled_grouped_mm, *needed, offs=offs), *needed, perhaps=(offs,))
-    check_dtype("scaled_grouped_mm", "out_dtype", out_dtype)
-    check_bool("scaled_grouped_mm", "use_fast_accum", use_fast_accum)
+    check_scaled("scaled_grouped_mm", out_dtype, use_fast_accum)
     operands = (*needed, offs, out_dtype or torch.bfloat16, use_fast_accum, bias)
     call = checked("scaled_grouped_mm", call_with_scales(*operands))
     asks = asks_gradient(*needed, bias)
@@ -126,8 +125,7 @@ def scaled_grouped_mm(
         if is_plain():
             table = grouped_operator.current_table()
             return by_torch(call) if asks else table.several(call)
-        noted = grouped_operator.noted_without_table(call)
-        if noted is not None:
+        if (noted := grouped_operator.noted_without_table(call)) is not None:
             return noted
     return by_torch(call) if asks else grouped_operator.scaled_grouped_mm(*operands)
 

@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import ParametrizationList
 
-from hktune.runtime.calls.given import check_bool
+from hktune.runtime.calls.given import check_bools
 from hktune.runtime.calls.operands import PLAIN
 from hktune.runtime.fusing import adjacent_weights, fused_modules, inductor_pass
 from hktune.runtime.fusing.class_bases import rebased
@@ -85,8 +85,7 @@ def patch(model: nn.Module, *, fuse: bool = False, quiet: bool = False) -> Patch
 
     Raises TypeError when `model` is no module, or another argument no bool.
     """
-    check_bool("patch", "fuse", fuse)
-    check_bool("patch", "quiet", quiet)
+    check_bools("patch", fuse=fuse, quiet=quiet)
     report = _Changes(model, "patched")
     for name, module in report.modules():
         if isinstance(module, Linear):
@@ -113,7 +112,7 @@ def patch(model: nn.Module, *, fuse: bool = False, quiet: bool = False) -> Patch
 def unpatch(model: nn.Module, *, quiet: bool = False) -> PatchReport:
     """Undo `patch`; prints, unless `quiet`, and returns which layers it had changed. Layers made as hktune.Linear stay.
     Raises TypeError when `model` is no module, or `quiet` no bool."""
-    check_bool("unpatch", "quiet", quiet)
+    check_bools("unpatch", quiet=quiet)
     report = _Changes(model, "unpatched")
     for name, module in report.modules():
         fused_modules.unfuse(module)

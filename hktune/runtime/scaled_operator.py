@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from hktune.core.errors import TableError
 from hktune.runtime import operators
 from hktune.runtime.calls.finish import check_out_scale
-from hktune.runtime.calls.given import check_bool, check_dtype, check_tensors
+from hktune.runtime.calls.given import check_scaled, check_tensors
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.scaled_call import ScaledCall, by_torch
 from hktune.runtime.loaded import LoadedTable
@@ -64,21 +64,19 @@ def scaled_mm(
     Raises TableError when no table is loaded. Raises InputError, one line, for scales of int8 that are neither kind,
     for an `out_scale` that is none, and where neither the table nor torch has a product of an MX format.
     """
-    scaled = partial(torch._scaled_mm, a, b, scale_a, scale_b, bias=bias)
-    check_tensors(scaled, a, b, scale_a, scale_b, perhaps=(bias,))
-    check_dtype("scaled_mm", "out_dtype", out_dtype)
-    check_bool("scaled_mm", "use_fast_accum", use_fast_accum)
+    needed = (a, b, scale_a, scale_b)
+    check_tensors(partial(torch._scaled_mm, *needed, bias=bias), *needed, perhaps=(bias,))
+    check_scaled("scaled_mm", out_dtype, use_fast_accum)
     check_out_scale(out_dtype, out_scale)
     if compiling() or not is_plain():
         if not compiling() and has_dispatch_mode() and operators.found_table(operators.CURRENT) is None:
             # A model can be recorded before there is a table.
             mode = _get_current_dispatch_mode()
             function = mode.without_table if isinstance(mode, NotesScaled) else by_torch
-            return function(ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum, out_scale))
-        own_dtype = out_dtype or a.dtype  # as torch has it
-        return _operator(a, b, scale_a, scale_b, bias, own_dtype, use_fast_accum, out_scale)
-    call = ScaledCall(a, b, scale_a, scale_b, bias, out_dtype, use_fast_accum, out_scale)
-    return by_torch(call) if asks_gradient(a, b, scale_a, scale_b, bias) else _table().scaled_mm(call)
+            return function(ScaledCall(*needed, bias, out_dtype, use_fast_accum, out_scale))
+        return _operator(*needed, bias, out_dtype or a.dtype, use_fast_accum, out_scale)  # as torch has it
+    call = ScaledCall(*needed, bias, out_dtype, use_fast_accum, out_scale)
+    return by_torch(call) if asks_gradient(*needed, bias) else _table().scaled_mm(call)
 
 
 def _table() -> LoadedTable:
