@@ -98,7 +98,7 @@ def gated_grouped_mm(
         _check_scaled(a, b, scale_a, scale_b, offs)
         how = (out_dtype or torch.bfloat16, use_fast_accum, bias, steps)
         return _scaled(checked(name, call_with_scales(a, b, scale_a, scale_b, offs, *how)))
-    if not (scale_a is scale_b is out_dtype is None) or use_fast_accum:
+    if any(each is not None for each in (scale_a, scale_b, out_dtype)) or use_fast_accum:
         raise InputError(f"{name}: scale_a, scale_b, out_dtype and use_fast_accum go together: pass both scales")
     _check(a, b, offs)
     return _finished(checked(name, SeveralCall(a, b, offs, steps=steps, bias=bias)))
