@@ -17,10 +17,11 @@ class NowAndThen:
     def __init__(self, act: Callable[[], None]) -> None:
         self._act = act
         self._own_process = os.getpid()
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="hktune now and then", daemon=True)
 
     def begin(self) -> None:
+        """After an `end` it may begin again."""
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hktune now and then", daemon=True)
         self._thread.start()
         atexit.register(self._at_exit)
 

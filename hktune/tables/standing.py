@@ -70,7 +70,8 @@ class Standing:
         return self._scaled(trial, time_us)
 
     def ties(self, model_tie: float) -> tuple[Trial, ...]:
-        """What may be as fast as the best, it first: `tied`, or the modelled times within a factor of its."""
+        """What may be as fast as the best, the fastest first: `tied`, in which it may be missing, or the modelled times
+        within a factor of its."""
         if self.best.source is Source.MEASURED:
             return self.tied
         return tuple(trial for trial in self.candidates if time_us(trial) <= model_tie * time_us(self.best))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from hktune.core.expression import RECORDS, Derived, Expression, Scope
 from hktune.core.launch import Argument, Launch, Tile, WorkgroupOrder, arguments_of
 from hktune.core.launch_rule import LaunchRule, specialised
 from hktune.core.operand import operands_of
-from hktune.core.operation import BF16_NT, BF16_NT_BIAS, COUNTED, SWITCHED, Operation, facts_of, operation_of
+from hktune.core.operation import COUNTED, SWITCHED, Operation, facts_of
 from hktune.core.outside_file import FileKind
 from hktune.core.problem import Problem, ProofProblem, Rounding
 from hktune.core.shipped import TEMPLATE_NAME
@@ -26,17 +26,16 @@ from hktune.core.storage import STORAGES
 from hktune.core.sums import Sums, sums_of
 from hktune.core.variant import Variant
 from hktune.core.yaml_file import struct_of
-from hktune.template.alternatives import spelled_out
+from hktune.template.known_operations import nearest, operations_in
 from hktune.template.launch_expressions import LaunchExpressions, order_of
 from hktune.template.objects import Objects
 from hktune.template.passed import arguments_in_order, check_only, is_taken, only_of_some, passed_values
-from hktune.template.proof_rule import ProofRule, extent_of, steps_of
+from hktune.template.proof_rule import ProofRule, extent_of
 from hktune.template.source import filled, placed_fields, read_source
 from hktune.template.template_schema import TemplateDescription, Text
 
 TEMPLATE_FILE = FileKind("a template", 1 << 20, TemplateError, "name a folder like those of kernels/")
 
-NAMED_AT_MOST = 6  # operations of a template in an error: a template may do a hundred
 PROBLEM_NAMES = frozenset({"m", "n", "k", "groups"})
 _FILLED = re.compile(r"(-?[0-9]+|[A-Za-z_][A-Za-z0-9_]{0,63})\Z")
 
@@ -79,7 +78,7 @@ class Template:
         self.objects = Objects(description.objects, folder) if description.objects else None
         self._passed = passed_values(description)
         self.arguments = arguments_in_order(description, self._passed)
-        self.operations = _operations(description, self.arguments)
+        self.operations = operations_in(description, self.arguments)
         self._only = only_of_some(description)
         self.operation = self.operations[0]
         # Found once: every modelled time and every launch asks for it.
@@ -139,7 +138,7 @@ class Template:
         """The first of `operations` whose code is that of `operation`: they differ in what a launch passes, such as a
         bias, and in nothing else. Raises InputError for an operation that the template cannot do."""
         if not self.does(operation):
-            raise InputError(f"{self.name} cannot do {operation}: it does {_named(operation, self.operations)}")
+            raise InputError(f"{self.name} cannot do {operation}: it does {nearest(operation, self.operations)}")
         return self._code_of[operation.of_any_count]
 
     def does(self, operation: Operation) -> bool:
@@ -382,34 +381,9 @@ def _derived(description: TemplateDescription, objects: Objects | None) -> Deriv
     return Derived({**facts, **description.derived})
 
 
-def _operations(description: TemplateDescription, arguments: Sequence[Argument]) -> tuple[Operation, ...]:
-    """What the template can do, the usual first. Raises InputError for a text that is none."""
-    if not description.operations:
-        takes_bias = any(argument.name == "bias" for argument in arguments)
-        proves_bias = any(steps_of(proof.epilogue) == ("bias",) for proof in description.proof)
-        return (BF16_NT, BF16_NT_BIAS) if takes_bias and proves_bias else (BF16_NT,)
-    operations = tuple(map(operation_of, spelled_out(description.operations)))
-    if len(set(operations)) != len(operations):
-        raise TemplateError("operations has one of them twice: keep one")
-    return operations
-
-
 def _any_config(_config: Config, _operation: Operation) -> None:
     """Nothing is refused: a template alone knows no domain."""
 
 
 def _expressions(where: str, texts: Mapping[str, Text]) -> dict[str, Expression]:
     return {name: Expression(text, f"{where} {name}") for name, text in texts.items()}
-
-
-def _named(asked: Operation, known: Sequence[Operation]) -> str:
-    """Of `known` operations those that are most like the one `asked` for, and how many more there are."""
-
-    def differences(each: Operation) -> int:
-        fields = ("kind", "a", "b", "c", "layout", "scales", "accumulation")
-        others = [field for field in fields if getattr(each, field) != getattr(asked, field)]
-        return 2 * len(others) + len(set(each.epilogue) ^ set(asked.epilogue))
-
-    nearest = sorted(known, key=differences)[:NAMED_AT_MOST]
-    more = len(known) - len(nearest)
-    return ", ".join(map(str, nearest)) + (f" and {more} more" if more else "")

@@ -73,7 +73,10 @@ class RunSummary:
     def ties(self) -> dict[Problem, int]:
         """Of each shape, how many other configs may be as fast as the best."""
         factor = model_error().tie_factor
-        return {each.problem: len(each.ties(factor)) - 1 for each in standings(deciding(self.trials)) if each.tied}
+        return {
+            each.problem: sum(trial is not each.best for trial in each.ties(factor))
+            for each in standings(deciding(self.trials))
+        }
 
     @property
     def without_kernel(self) -> list[Problem]:

@@ -115,6 +115,16 @@ def test_it_grows_with_what_is_called_and_ends_with_the_block(tmp_path: Path, mo
     assert weights(path) == {"24x64x32 grouped4.bf16.nn": 1, LINEAR: 1}
 
 
+def test_a_recording_may_go_on_in_another_block(tmp_path: Path) -> None:
+    path, before = tmp_path / "shapes.yaml", threading.active_count()
+    recording = hktune.record(path)
+    for calls in (1, 2):
+        with recording:
+            torch.nn.functional.linear(X, WEIGHT)
+        assert weights(path) == {LINEAR: calls}
+    assert threading.active_count() == before
+
+
 def test_calls_are_counted_while_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every one is in the file in the end, and no file is half of one."""
     monkeypatch.setattr(now_and_then, "EVERY_S", 0.0)

@@ -336,3 +336,16 @@ def test_what_a_mistake_stopped_is_not_said_to_go_on_by_itself() -> None:
     assert "stopped, everything so far is kept; run the same command to go on: 6 trials" in printed(stopped, 120)
     text = printed(replace(stopped, to_correct=True), 120).replace("\n", " ")
     assert "kept; correct what is said below, then run the same command to go on: 6 trials" in text
+
+
+def test_what_ties_is_counted_where_the_fastest_may_be_behind_the_vendor() -> None:
+    """The fastest swings, and the table takes the other, which may be as fast."""
+    rounds = {"source": Source.MEASURED, "baseline": "vendor", "baseline_us": 200.0}
+    swinging = trial(BEST, LARGE, 188.0, time_us_low=175.0, time_us_high=201.0, **rounds)
+    steady = trial(SMALL, LARGE, 189.0, time_us_low=184.0, time_us_high=194.0, **rounds)
+    slow = trial(DEFAULT, LARGE, 210.0, time_us_low=205.0, time_us_high=215.0, **rounds)
+    told = summary([swinging, steady, slow], {LARGE: "square"})
+    assert told.best[LARGE] == swinging
+    assert told.ties == {LARGE: 1}
+    assert summary([steady, slow], {LARGE: "square"}).ties == {LARGE: 0}
+    assert summary(TRIALS).ties == {LARGE: 0, NARROW: 0}
