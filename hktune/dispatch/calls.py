@@ -4,13 +4,14 @@ A call has two operands of one format, each stored either way. What it does with
 words of an operation: nothing, or it adds a bias or what C holds, and C may be float32. An activation may be its last
 step, behind a bias or alone. Behind it, or without one, a matrix is added, or gates are applied. There may be a factor
 of the product, or of that matrix, and C may be float8. Then the weight is stored as [N, K]. Of numbers of 8 bits or
-fewer there are scales too, and then a bias at most; of e4m3 in a compiled graph also what is behind that.
+fewer there are scales too, and then a bias at most; of e4m3 in a compiled graph, and of groups, also what is behind
+that.
 """
 
 from __future__ import annotations
 
 from hktune.core.dtype import BF16, E4M3, E5M2, F16, F32, I8, I32, MXBF8, MXFP4, MXFP8, Dtype
-from hktune.core.operation import ACCUMULATIONS, ACTIVATIONS, LAYOUTS, SCALES, Operation, operation_of
+from hktune.core.operation import ACCUMULATIONS, ACTIVATIONS, GATES, LAYOUTS, SCALES, Operation, operation_of
 
 CALL_DTYPES = (BF16, F16)
 """The formats of operands that kernels are tuned for."""
@@ -58,7 +59,9 @@ CALLS_SAID = (
     "or e4m3, e5m2, i8 or an MX format in nt, with scales, and of e4m3 an activation, +residual or +gated or not; "
     "or batched, and +residual or not; or grouped in nt, nn or tn, and as nt or nn with +bias or not, and an "
     "activation, +gated or both, and as tn ->f32 or not with +accumulate; "
-    "or batched or grouped e4m3 or i8 in nt, with scales of rows, and grouped +bias or not"
+    "or batched or grouped e4m3 or i8 in nt, with scales of rows, and grouped +bias or not; "
+    "or grouped e4m3 in nt ->bf16, with scales of rows, and an activation, or silu, gelu or gelu_tanh and +gated or "
+    "+gated_interleaved"
 )
 """`CALL_OPERATIONS`, as a person reads them."""
 
@@ -70,11 +73,10 @@ SCALED_OPERATIONS = tuple(
     for has_bias in (False, True)
     for accumulation in ("", *ACCUMULATIONS)
 )
-FINISHED_STEPS = (
-    *((each,) for each in ACTIVATIONS),
-    ("residual",),
-    *((each, "gated") for each in ("silu", "gelu", "gelu_tanh")),
-)
+_ACTIVATED_STEPS = tuple((each,) for each in ACTIVATIONS)
+_GATING = ("silu", "gelu", "gelu_tanh")
+"""The activations of gates of e4m3."""
+FINISHED_STEPS = (*_ACTIVATED_STEPS, ("residual",), *((each, "gated") for each in _GATING))
 """Behind a scaled product of e4m3, as compiled graphs have them: what is one call there."""
 FINISHED_OUTPUTS = (BF16, F16)
 FINISHED_OPERATIONS = tuple(
@@ -103,11 +105,12 @@ MX_OPERATIONS = tuple(
     for has_bias in (False, True)
 )
 """Of the formats that torch has a dtype for."""
-_ACTIVATED_GROUPS = tuple((each,) for each in ACTIVATIONS)
-_GATED_GROUPS = tuple((*activation, "gated") for activation in ((), *_ACTIVATED_GROUPS))
+_GATED_GROUPS = tuple((*activation, "gated") for activation in ((), *_ACTIVATED_STEPS))
 _ENDS_OF_GROUPS = tuple(
-    (*bias, *steps) for bias in ((), ("bias",)) for steps in ((), *_ACTIVATED_GROUPS, *_GATED_GROUPS)
+    (*bias, *steps) for bias in ((), ("bias",)) for steps in ((), *_ACTIVATED_STEPS, *_GATED_GROUPS)
 )
+_SCALED_ENDS_OF_GROUPS = (*_ACTIVATED_STEPS, *((each, gates) for each in _GATING for gates in GATES))
+"""Of e4m3 alone, in bf16, without a bias."""
 _STEPS_OF_SEVERAL: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...] = (
     ("grouped", ("nt", "nn"), _ENDS_OF_GROUPS),
     ("grouped", ("tn",), ((), ("accumulate",))),
@@ -136,6 +139,11 @@ SEVERAL_OPERATIONS = (
         for c in _SCALED_OUTPUTS_OF_SEVERAL["grouped"]
         for each in ACCUMULATIONS
         for steps in ((), ("bias",))
+    ),
+    *(
+        Operation(E4M3.name, "nt", c=BF16.name, scales="rows", kind="grouped", accumulation=each, epilogue=steps)
+        for each in ("", *ACCUMULATIONS)
+        for steps in _SCALED_ENDS_OF_GROUPS
     ),
 )
 """Of any count, as `CALL_OPERATIONS` has them: what a template has for some device. A gate or an activation that none

@@ -1,4 +1,4 @@
-"""`hktune.grouped_mm` and its gradients; `hktune.gated_grouped_mm` and `hktune.scaled_grouped_mm`, which have none."""
+"""`hktune.grouped_mm` and its gradients; `hktune.gated_grouped_mm`, and `hktune.scaled_grouped_mm`, which has none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hktune.core.errors import InputError
 from hktune.runtime import grouped_operator
-from hktune.runtime.calls.given import check_bool, check_scaled, check_tensors
+from hktune.runtime.calls.given import check_bool, check_dtype, check_tensors
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.several_by_torch import by_torch, checked, finished, steps_of
 from hktune.runtime.calls.several_call import SeveralCall
@@ -68,6 +68,10 @@ def gated_grouped_mm(
     *,
     interleaved: bool = False,
     bias: Tensor | None = None,
+    scale_a: Tensor | None = None,
+    scale_b: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+    use_fast_accum: bool = False,
 ) -> Tensor:
     """`activation` of a gate, times what it gates, of a grouped product: a [M, K], b [G, K, 2N] -> [M, N].
 
@@ -78,14 +82,26 @@ def gated_grouped_mm(
     gate as it is. One kernel does it where the table has one, in float32 before the one rounding. Else, and where a
     gradient is asked, the product is a call of `grouped_mm`, and the rest torch's own.
 
-    Raises TableError when no table is loaded. Raises InputError for an activation that is not known, for a `bias` that
-    is none of these, and for matrices with an odd number of columns.
+    With scales `a`, `b`, `out_dtype` (None is bfloat16) and `use_fast_accum` are those of `scaled_grouped_mm`, and
+    `bias` is of `out_dtype`. `scale_a` is [M], and `scale_b` [G, 2N], in the order of the columns of `b`. Without a
+    kernel the product is a call of `scaled_grouped_mm`, rounded to `out_dtype`. No gradient of it is recorded.
+
+    Raises TableError when no table is loaded. Raises InputError for an activation that is not known, for a `bias` or
+    scales that are none of these, for one scale alone, and for matrices with an odd number of columns.
     """
+    name = "gated_grouped_mm"
+    check_bool(name, "interleaved", interleaved)
+    check_dtype(name, "out_dtype", out_dtype)
+    check_bool(name, "use_fast_accum", use_fast_accum)
+    steps = steps_of(activation, "gated_interleaved" if interleaved else "gated")
+    if scale_a is not None and scale_b is not None:
+        _check_scaled(a, b, scale_a, scale_b, offs)
+        how = (out_dtype or torch.bfloat16, use_fast_accum, bias, steps)
+        return _scaled(checked(name, call_with_scales(a, b, scale_a, scale_b, offs, *how)))
+    if any(each is not None for each in (scale_a, scale_b, out_dtype)) or use_fast_accum:
+        raise InputError(f"{name}: scale_a, scale_b, out_dtype and use_fast_accum go together: pass both scales")
     _check(a, b, offs)
-    check_bool("gated_grouped_mm", "interleaved", interleaved)
-    gates = "gated_interleaved" if interleaved else "gated"
-    call = SeveralCall(a, b, offs, steps=steps_of(activation, gates), bias=bias)
-    return _finished(checked("gated_grouped_mm", call))
+    return _finished(checked(name, SeveralCall(a, b, offs, steps=steps, bias=bias)))
 
 
 def scaled_grouped_mm(
@@ -98,6 +114,7 @@ def scaled_grouped_mm(
     out_dtype: torch.dtype = torch.bfloat16,
     use_fast_accum: bool = False,
     bias: Tensor | None = None,
+    activation: str | None = None,
 ) -> Tensor:
     """As torch._scaled_grouped_mm, by the current table: a grouped product of float8_e4m3fn, or of int8, with a scale
     of each row of `a` and of each column of each matrix of `b`. It is summed and scaled in float32, and rounded once.
@@ -107,27 +124,39 @@ def scaled_grouped_mm(
     anything. Without `offs` there is a product for each matrix of `a` [G, M, K], whose `scale_a` is [G, M].
     `out_dtype` is bfloat16, float16 or float32. `bias` [G, N], of this dtype, has a row for each group; it goes with
     `offs`. With `use_fast_accum` sums may be as fast, and as inexact, as NVIDIA's tensor cores make them: a kernel
-    with such is taken where the table has one, and else an exact one.
+    with such is taken where the table has one, and else an exact one. `activation` is one of hktune.linear. A kernel
+    does it in float32 before the one rounding. Without one it is torch's own of the product.
 
     What the table does not have is torch's own, which is for float8 on GPUs. For others it is computed product by
     product, of which a GPU's host waits for `offs`. No gradient is recorded: torch has none either.
 
-    Raises TableError when no table is loaded. Raises InputError, one line, for operands and scales that are none of
-    these, where torch has no such product to refuse them.
+    Raises TableError when no table is loaded. Raises InputError, one line, for an activation that is not known, and for
+    operands and scales that are none of these, where torch has no such product to refuse them.
     """
+    _check_scaled(a, b, scale_a, scale_b, offs)
+    check_dtype("scaled_grouped_mm", "out_dtype", out_dtype)
+    check_bool("scaled_grouped_mm", "use_fast_accum", use_fast_accum)
+    how = (out_dtype or torch.bfloat16, use_fast_accum, bias, _steps_of(activation))
+    return _scaled(checked("scaled_grouped_mm", call_with_scales(a, b, scale_a, scale_b, offs, *how)))
+
+
+def _check_scaled(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor, offs: Tensor | None) -> None:
     needed = (a, b, scale_a, scale_b)
     check_tensors(partial(torch._scaled_grouped_mm, *needed, offs=offs), *needed, perhaps=(offs,))
-    check_scaled("scaled_grouped_mm", out_dtype, use_fast_accum)
-    operands = (*needed, offs, out_dtype or torch.bfloat16, use_fast_accum, bias)
-    call = checked("scaled_grouped_mm", call_with_scales(*operands))
-    asks = asks_gradient(*needed, bias)
-    if not compiling():
-        if is_plain():
-            table = grouped_operator.current_table()
-            return by_torch(call) if asks else table.several(call)
-        if (noted := grouped_operator.noted_without_table(call)) is not None:
-            return noted
-    return by_torch(call) if asks else grouped_operator.scaled_grouped_mm(*operands)
+
+
+def _scaled(call: SeveralCall) -> Tensor:
+    """A grouped product with scales, and perhaps more behind."""
+    asks = asks_gradient(call.a, call.b, call.scale_a, call.scale_b, call.bias)
+    if compiling():
+        return by_torch(call) if asks else grouped_operator.traced_scaled(call)
+    if is_plain():
+        table = grouped_operator.current_table()
+        return by_torch(call) if asks else table.several(call)
+    noted = grouped_operator.noted_without_table(call)
+    if noted is not None:
+        return noted
+    return by_torch(call) if asks else grouped_operator.scaled_grouped_mm(call)
 
 
 def _check(a: Tensor, b: Tensor, offs: Tensor) -> None:

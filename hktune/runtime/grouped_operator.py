@@ -1,6 +1,6 @@
 """Grouped products as torch operators: `hktune::grouped_finished`, with a bias, gates or an activation behind,
-`hktune::scaled_grouped_mm`, of numbers of 8 bits, and `hktune::grouped_added_`, of groups of K, which adds to its first
-argument. All mean the table that is current when they run.
+`hktune::scaled_grouped_mm`, of numbers of 8 bits, with these or without, and `hktune::grouped_added_`, of groups of K,
+which adds to its first argument. All mean the table that is current when they run.
 
 None has a gradient of its own. Where one is asked of the first, it is the product, and torch's own of the rest.
 """
@@ -20,7 +20,7 @@ from hktune.core.errors import TableError
 from hktune.runtime import operators
 from hktune.runtime.calls.call_operations import KERNEL_DTYPES
 from hktune.runtime.calls.gradients import asks_gradient
-from hktune.runtime.calls.several_by_torch import by_torch
+from hktune.runtime.calls.several_by_torch import by_torch, finished
 from hktune.runtime.calls.several_call import SeveralCall
 from hktune.runtime.calls.several_operators import call_that_adds, call_with_scales, call_with_steps
 from hktune.runtime.loaded import LoadedTable
@@ -31,7 +31,7 @@ _library.define("grouped_finished(Tensor a, Tensor b, Tensor? offs, str[] steps,
 _library.define("grouped_added_(Tensor(a!) add_to, Tensor a, Tensor b, Tensor offs) -> ()")
 _library.define(
     "scaled_grouped_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? offs, ScalarType out_dtype, "
-    "bool use_fast_accum, Tensor? bias=None) -> Tensor"
+    "bool use_fast_accum, Tensor? bias=None, str[]? steps=None) -> Tensor"
 )
 
 
@@ -127,17 +127,27 @@ def _flops_of_added(
 
 grouped_added: Callable[..., None] = torch.ops.hktune.grouped_added_.default
 grouped_finished: Callable[..., Tensor] = torch.ops.hktune.grouped_finished.default
-scaled_grouped_mm: Callable[..., Tensor] = torch.ops.hktune.scaled_grouped_mm.default
+_scaled_grouped_mm: Callable[..., Tensor] = torch.ops.hktune.scaled_grouped_mm.default
 
 
-def _does(steps: Sequence[str]) -> bool:
-    """Whether the current table has an entry of grouped products with these steps."""
+def scaled_grouped_mm(call: SeveralCall) -> Tensor:
+    """The operator of a call with scales."""
+    scales, how = (call.scale_a, call.scale_b), (call.c_dtype, call.use_fast_accum)
+    if not call.steps:  # an older hktune reads graphs without them
+        return _scaled_grouped_mm(call.a, call.b, *scales, call.offsets, *how, call.bias)
+    return _scaled_grouped_mm(call.a, call.b, *scales, call.offsets, *how, call.bias, list(call.steps))
+
+
+def _does(steps: Sequence[str], scaled: bool) -> bool:
+    """Whether the current table has an entry of grouped products with these steps, with scales or without."""
     found = operators.found_table(operators.CURRENT)
-    return isinstance(found, LoadedTable) and found.does("grouped", *steps)
+    return isinstance(found, LoadedTable) and found.does("grouped", *steps, scaled=scaled)
 
 
 # To a tracer it is a constant.
-_does_in_trace: Callable[[Sequence[str]], bool] = torch.compiler.assume_constant_result(_does)  # type: ignore[no-untyped-call]
+_does_in_trace: Callable[[Sequence[str], bool], bool] = torch.compiler.assume_constant_result(  # type: ignore[no-untyped-call]
+    _does
+)
 
 
 def traced_finished(call: SeveralCall) -> Tensor:
@@ -146,9 +156,17 @@ def traced_finished(call: SeveralCall) -> Tensor:
     a, b, offs = call[:3]
     may_take = a.dtype in KERNEL_DTYPES and b.dtype is a.dtype and (a.dim(), b.dim()) == (2, 2 if call.divides_k else 3)
     asks = asks_gradient(a, b, call.bias) or is_transformed_in_trace()
-    if asks or not may_take or not _does_in_trace(call.all_steps):
+    if asks or not may_take or not _does_in_trace(call.all_steps, False):
         return by_torch(call)
     if call.add_to is None:
         return grouped_finished(a, b, offs, list(call.steps), call.bias)
     grouped_added(call.add_to, a, b, offs)
     return call.add_to
+
+
+def traced_scaled(call: SeveralCall) -> Tensor:
+    """The same of products with scales, of which torch has none for most devices: they are the operator. Steps behind
+    them are torch's own where the table has no entry of these."""
+    if not call.steps or _does_in_trace(call.all_steps, True):
+        return scaled_grouped_mm(call)
+    return finished(scaled_grouped_mm(call._replace(steps=())), call._replace(bias=None))

@@ -32,10 +32,11 @@ _OTHERWISE = "grouped in another way"
 
 def _tuned(call: SeveralCall) -> Problem | None:
     """The problem that a template for the call's device has: NVIDIA's adds products of groups of K to float32 alone,
-    and has no scales of batches; its sums of float8 may be fast. What no kernel does behind the products is torch's,
-    and they are a problem of their own."""
+    and has no scales of batches; its sums of float8 may be fast, and it alone has activations and gates of float8. What
+    no kernel does behind the products is torch's, and they are a problem of their own."""
     if not _is_nvidia(call.a):
-        return call.problem or call.products.problem
+        is_known = not (call.has_scales and call.steps)
+        return (call.problem if is_known else None) or call.products.problem
     if call.has_scales and call.offsets is None:
         return None
     is_known = call.add_to is None or call.c_dtype is torch.float32

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from hktune.core.errors import TableError
 from hktune.runtime import operators
 from hktune.runtime.calls.finish import check_out_scale
-from hktune.runtime.calls.given import check_scaled, check_tensors
+from hktune.runtime.calls.given import check_bool, check_dtype, check_tensors
 from hktune.runtime.calls.gradients import asks_gradient
 from hktune.runtime.calls.scaled_call import ScaledCall, by_torch
 from hktune.runtime.loaded import LoadedTable
@@ -66,7 +66,7 @@ def scaled_mm(
     """
     needed = (a, b, scale_a, scale_b)
     check_tensors(partial(torch._scaled_mm, *needed, bias=bias), *needed, perhaps=(bias,))
-    check_scaled("scaled_mm", out_dtype, use_fast_accum)
+    _check_types(out_dtype, use_fast_accum)
     check_out_scale(out_dtype, out_scale)
     if compiling() or not is_plain():
         if not compiling() and has_dispatch_mode() and operators.found_table(operators.CURRENT) is None:
@@ -77,6 +77,11 @@ def scaled_mm(
         return _operator(*needed, bias, out_dtype or a.dtype, use_fast_accum, out_scale)  # as torch has it
     call = ScaledCall(*needed, bias, out_dtype, use_fast_accum, out_scale)
     return by_torch(call) if asks_gradient(*needed, bias) else _table().scaled_mm(call)
+
+
+def _check_types(out_dtype: object, use_fast_accum: object) -> None:
+    check_dtype("scaled_mm", "out_dtype", out_dtype)
+    check_bool("scaled_mm", "use_fast_accum", use_fast_accum)
 
 
 def _table() -> LoadedTable:

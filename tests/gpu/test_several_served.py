@@ -93,7 +93,7 @@ def test_experts_have_biases_and_float32_gradients_are_added(hopper: CudaDevice,
 
 
 def test_experts_of_float8_are_served_by_fast_sums_where_a_call_allows_them(hopper: CudaDevice, tmp_path: Path) -> None:
-    """Elements are -1, 0 and 1, whose sums are exact either way."""
+    """Elements are -1, 0 and 1, whose sums are exact either way. So they are with gates or an activation behind."""
     x = torch.randint(-1, 2, (TOKENS, HIDDEN), device="cuda").to(torch.float8_e4m3fn)
     weights = torch.randint(-1, 2, (EXPERTS, FEATURES, HIDDEN), device="cuda").to(torch.float8_e4m3fn)
     scale_x = torch.rand(TOKENS, device="cuda") + 0.5
@@ -102,14 +102,20 @@ def test_experts_of_float8_are_served_by_fast_sums_where_a_call_allows_them(hopp
 
     def model() -> list[Tensor]:
         given = (x, weights.mT, scale_x, scale_weights, ends)
-        return [hktune.scaled_grouped_mm(*given, use_fast_accum=is_fast) for is_fast in (False, True)]
+        scales = {"scale_a": scale_x, "scale_b": scale_weights}
+        products = [hktune.scaled_grouped_mm(*given, use_fast_accum=is_fast) for is_fast in (False, True)]
+        gated = hktune.gated_grouped_mm(x, weights.mT, ends, use_fast_accum=True, **scales)
+        return [*products, gated, hktune.scaled_grouped_mm(*given, activation="relu")]
 
     table = served(tmp_path, hopper, model)
-    found = model()
-    assert (table.stats().hits, table.stats().fallbacks) == (2, {})
+    *products, gated, activated = model()
+    assert (table.stats().hits, table.stats().fallbacks) == (4, {})
     expected = exact(x.double() * scale_x[:, None].double(), weights.double() * scale_weights[..., None].double())
-    for each in found:
+    for each in products:
         close(each, expected)
+    gate, up = expected.chunk(2, 1)
+    close(gated, torch.nn.functional.silu(gate) * up)
+    close(activated, expected.relu())
 
 
 def test_the_sizes_of_groups_are_recorded_without_waiting_for_them(hopper: CudaDevice, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ SCALED_OBJECT = (_FOLDER / "naive_gemm_scaled.hsaco").read_bytes()
 SCALED_SHA256 = hashlib.sha256(SCALED_OBJECT).hexdigest()
 SEVERAL_OBJECT = (_FOLDER / "naive_gemm_several.hsaco").read_bytes()
 """Of several products: batched and grouped bf16, nt and nn, batched ones with strides; and grouped ones of K, tn. Also
-grouped ones in nt with silu and gates, and e4m3 with scales of rows; some with a bias of each group, or added to C."""
+grouped ones in nt with silu and gates, bf16 or e4m3 with scales of rows. Some have a bias of each group, or are added
+to C."""
 SEVERAL_SHA256 = hashlib.sha256(SEVERAL_OBJECT).hexdigest()
 FINISHED_OBJECT = (_FOLDER / "naive_gemm_finished.hsaco").read_bytes()
 """Of e4m3 with scales, in bf16, with what is behind: +residual, +silu, +silu+gated."""

@@ -23,13 +23,16 @@ FLOAT8 = torch.float8_e4m3fn
 
 
 def test_what_calls_ask_for_is_what_a_template_has() -> None:
-    """All but a residual behind a transposed A, and fast sums of groups, is gfx950's."""
+    """All but a residual behind a transposed A, and what is float8's alone of groups: fast sums, and what is behind
+    them but a bias, is gfx950's."""
     sm90a = load_space(ROOT / "search_spaces" / "sm90a_gemm_bf16.yaml").template
     others = [each for each in SEVERAL_OPERATIONS if not space().template.does(each)]
+    gates = [(each, last) for each in ("silu", "gelu", "gelu_tanh") for last in ("gated", "gated_interleaved")]
+    behind_float8 = [("relu",), ("gelu",), ("gelu_tanh",), ("silu",), *gates]
     assert {(each.kind, each.layout[0], each.accumulation, each.epilogue) for each in others} == {
         ("batched", "t", "", ("residual",)),
-        ("grouped", "n", "fast", ()),
-        ("grouped", "n", "fast", ("bias",)),
+        *(("grouped", "n", "fast", steps) for steps in ((), ("bias",), *behind_float8)),
+        *(("grouped", "n", "", steps) for steps in behind_float8),
     }
     assert all(sm90a.does(each) for each in others)
 

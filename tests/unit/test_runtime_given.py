@@ -88,6 +88,7 @@ def calls() -> dict[str, tuple[Callable[..., Any], Callable[..., Any], dict[str,
         "grouped_mm": (hktune.grouped_mm, _grouped, {**grouped, "offs": offs}),
         "grouped_mm with an activation": (_grouped_activated, _grouped, {**grouped, "offs": offs}),
         "gated_grouped_mm": (hktune.gated_grouped_mm, _grouped, {**grouped, "offs": offs}),
+        "gated_grouped_mm with scales": (_scaled_gated, _scaled_grouped, scaled_grouped),
         "scaled_mm": (hktune.scaled_mm, _scaled, scaled),
         "scaled_grouped_mm": (hktune.scaled_grouped_mm, _scaled_grouped, scaled_grouped),
     }
@@ -117,6 +118,10 @@ def _scaled_grouped(a: Any, b: Any, scale_a: Any, scale_b: Any, offs: Any) -> Te
     return torch._scaled_grouped_mm(a, b, scale_a, scale_b, offs=offs)
 
 
+def _scaled_gated(a: Any, b: Any, scale_a: Any, scale_b: Any, offs: Any) -> Tensor:
+    return hktune.gated_grouped_mm(a, b, offs, scale_a=scale_a, scale_b=scale_b)
+
+
 @pytest.mark.filterwarnings("ignore::hktune.runtime.FallbackWarning")
 @pytest.mark.parametrize("name", calls())
 def test_what_is_no_tensor_raises_what_torch_raises(table: LoadedTable, name: str) -> None:
@@ -141,6 +146,8 @@ BESIDE: list[tuple[str, dict[str, Any], str]] = [
     ("linear", {"beta": [2.0]}, "linear(): argument 'beta' must be a number, not list"),
     ("gated_linear", {"interleaved": "no"}, "gated_linear(): argument 'interleaved' must be bool, not str"),
     ("gated_grouped_mm", {"interleaved": 1}, "gated_grouped_mm(): argument 'interleaved' must be bool, not int"),
+    ("gated_grouped_mm", {"out_dtype": 1}, "gated_grouped_mm(): argument 'out_dtype' must be torch.dtype, not int"),
+    ("gated_grouped_mm", {"use_fast_accum": 1}, "gated_grouped_mm(): argument 'use_fast_accum' must be bool, not int"),
     ("scaled_mm", {"out_dtype": "bf16"}, "scaled_mm(): argument 'out_dtype' must be torch.dtype, not str"),
     ("scaled_mm", {"use_fast_accum": None}, "scaled_mm(): argument 'use_fast_accum' must be bool, not NoneType"),
     ("scaled_grouped_mm", {"out_dtype": 15}, "scaled_grouped_mm(): argument 'out_dtype' must be torch.dtype, not int"),
@@ -157,7 +164,7 @@ def test_so_does_what_torch_has_no_argument_for(table: LoadedTable) -> None:
 
 @pytest.mark.parametrize("activation", [3, ["gelu"], b"gelu", "Gelu"])
 def test_an_activation_is_one_of_the_known(table: LoadedTable, activation: Any) -> None:
-    for name in ("linear", "gated_linear", "grouped_mm", "gated_grouped_mm"):
+    for name in ("linear", "gated_linear", "grouped_mm", "gated_grouped_mm", "scaled_grouped_mm"):
         ours, _, given = calls()[name]
         with pytest.raises(InputError, match=r"is not known: known are relu, gelu, gelu_tanh, silu$"):
             ours(*given.values(), activation=activation)

@@ -278,6 +278,8 @@ def test_elsewhere_what_has_no_entry_is_torchs(device: str) -> None:
         call = SeveralCall(a, b.mT, offs, None, scale_a, scale_b, torch.bfloat16)
         out = by_torch(call)
         assert (out.shape, out.dtype, out.device.type) == ((M, N), torch.bfloat16, device)
+        gated = by_torch(call._replace(steps=("silu", "gated")))
+        assert (gated.shape, gated.dtype, gated.device.type) == ((M, N // 2), torch.bfloat16, device)
         with pytest.raises(RuntimeError, match="Expected scale_a to be 1D tensor, but got 2D tensor"):
             by_torch(call._replace(scale_a=torch.empty(M, 1, device=device)))
 

@@ -61,12 +61,10 @@ def check_path(name: str, argument: str, value: object) -> Path:
     return Path(text)
 
 
-def check_scaled(name: str, out_dtype: object, use_fast_accum: object) -> None:
-    """Of a scaled product. Raises TypeError for an `out_dtype` that is neither a dtype nor None, and for a
-    `use_fast_accum` that is no bool."""
-    if out_dtype is not None and not isinstance(out_dtype, torch.dtype):
-        raise TypeError(f"{name}(): argument 'out_dtype' must be torch.dtype, not {type(out_dtype).__name__}")
-    check_bool(name, "use_fast_accum", use_fast_accum)
+def check_dtype(name: str, argument: str, value: object) -> None:
+    """Raises TypeError for what is neither a dtype nor None."""
+    if value is not None and not isinstance(value, torch.dtype):
+        raise TypeError(f"{name}(): argument '{argument}' must be torch.dtype, not {type(value).__name__}")
 
 
 def _is_tensor(value: object) -> bool:

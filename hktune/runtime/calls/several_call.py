@@ -46,7 +46,7 @@ class SeveralCall(NamedTuple):
     scale_a: Tensor | None = None
     """Of each row of `a`, float32 [M], or [G, M] without offsets. Where there are scales, numbers have 8 bits."""
     scale_b: Tensor | None = None
-    """Of each column of `b`, float32 [G, N]."""
+    """Of each column of `b`, float32 [G, columns of `b`]."""
     out_dtype: torch.dtype | None = None
     """Of C; None is that of `a`."""
     steps: tuple[str, ...] = ()
@@ -197,7 +197,8 @@ class SeveralCall(NamedTuple):
         if not self.has_scales:
             return True
         m, n, _, groups = sizes
-        wanted = ((self.scale_a, (m,) if self.offsets is not None else (groups, m)), (self.scale_b, (groups, n)))
+        of_a, of_b = (m,) if self.offsets is not None else (groups, m), (groups, n * self._columns_of_b)
+        wanted = ((self.scale_a, of_a), (self.scale_b, of_b))
         return not self.divides_k and all(
             scale is not None and scale.dtype is torch.float32 and scale.shape == shape for scale, shape in wanted
         )

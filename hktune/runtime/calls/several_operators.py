@@ -78,9 +78,10 @@ def call_with_scales(
     out_dtype: torch.dtype,
     use_fast_accum: bool,
     bias: Tensor | None = None,
+    steps: Sequence[str] | None = None,
 ) -> SeveralCall:
-    """The arguments of hktune.scaled_grouped_mm, in their order."""
-    return SeveralCall(a, b, offs, None, scale_a, scale_b, out_dtype, use_fast_accum=use_fast_accum, bias=bias)
+    """The arguments of hktune::scaled_grouped_mm."""
+    return SeveralCall(a, b, offs, None, scale_a, scale_b, out_dtype, tuple(steps or ()), use_fast_accum, bias)
 
 
 def call_with_steps(

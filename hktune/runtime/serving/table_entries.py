@@ -33,9 +33,10 @@ class TableEntries:
         """Of the operations that it has entries of."""
         return frozenset(each.kind for each in self._operations)
 
-    def does(self, kind: str, *steps: str) -> bool:
-        """Whether it has entries of products of this kind with these steps behind."""
-        return any(each.kind == kind and each.epilogue == steps for each in self._operations)
+    def does(self, kind: str, *steps: str, scaled: bool = False) -> bool:
+        """Whether it has entries of products of this kind, with scales or without, with these steps behind."""
+        words = (kind, steps, scaled)
+        return any((each.kind, each.epilogue, bool(each.scales)) == words for each in self._operations)
 
     @property
     def has_several_scaled(self) -> bool:

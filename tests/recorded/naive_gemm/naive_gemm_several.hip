@@ -211,3 +211,37 @@ KERNEL void naive_batched_e4m3_bf16(
     const float sum = scaled(a + matrix * stride_a + row * lda, b + matrix * stride_b + column() * ldb, of_a, of_b, k);
     c[(matrix * m + row) * n + column()] = narrow_or_nan(sum);
 }
+
+// SwiGLU of e4m3: columns of gates and then of what they gate, or both in turn. Scales of B are in the same order.
+__attribute__((device)) static void gated_e4m3(
+    const unsigned char* a, const unsigned char* b, bf16* c, const float* scale_a, const float* scale_b,
+    const int* offsets, u32 n, u32 k, u32 groups, bool in_turn) {
+    const u32 row = __builtin_amdgcn_workgroup_id_y(), group = group_of(row, offsets, groups);
+    if (group >= groups || column() >= n) return;
+    const u32 own = group * 2 * n, left = own + (in_turn ? 2 * column() : column());
+    const u32 right = own + (in_turn ? 2 * column() + 1 : n + column());
+    const float gate = scaled(a + row * k, b + left * k, scale_a[row], scale_b[left], k);
+    const float up = scaled(a + row * k, b + right * k, scale_a[row], scale_b[right], k);
+    c[row * n + column()] = narrow_or_nan(silu(gate) * up);
+}
+
+KERNEL void naive_grouped_e4m3_bf16_silu_gated(
+    const unsigned char* a, const unsigned char* b, bf16* c, const float* scale_a, const float* scale_b,
+    const int* offsets, u32 n, u32 k, u32 groups) {
+    gated_e4m3(a, b, c, scale_a, scale_b, offsets, n, k, groups, false);
+}
+
+KERNEL void naive_grouped_e4m3_bf16_silu_gated_interleaved(
+    const unsigned char* a, const unsigned char* b, bf16* c, const float* scale_a, const float* scale_b,
+    const int* offsets, u32 n, u32 k, u32 groups) {
+    gated_e4m3(a, b, c, scale_a, scale_b, offsets, n, k, groups, true);
+}
+
+KERNEL void naive_grouped_e4m3_bf16_silu(
+    const unsigned char* a, const unsigned char* b, bf16* c, const float* scale_a, const float* scale_b,
+    const int* offsets, u32 n, u32 k, u32 groups) {
+    const u32 row = __builtin_amdgcn_workgroup_id_y(), group = group_of(row, offsets, groups);
+    if (group >= groups || column() >= n) return;
+    const u32 line = group * n + column();
+    c[row * n + column()] = narrow_or_nan(silu(scaled(a + row * k, b + line * k, scale_a[row], scale_b[line], k)));
+}
