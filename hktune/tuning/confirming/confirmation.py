@@ -153,9 +153,9 @@ def _various(kernels: Sequence[Trial]) -> list[Trial]:
 
 
 def _differences(one: Trial, other: Trial) -> int:
-    """In how many parameters two configs differ; those of other templates in all of them."""
+    """In how many of the parameters that both have two configs differ: one may be older than some."""
     values, others = Config.from_json(one.config), Config.from_json(other.config)
-    return sum(others.get(name) != value for name, value in values.items())
+    return sum(others[name] != value for name, value in values.items() if name in others)
 
 
 def _last_ok(trials: Sequence[Trial]) -> list[Trial]:

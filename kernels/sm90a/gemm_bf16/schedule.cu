@@ -59,9 +59,10 @@ struct Work {
 
 // Tiles at the ends of C have less to read than others, so their blocks run ahead. But blocks that ask the L2 for the
 // same lines are answered together only where they ask at about the same time: with a long K those of some tiles took
-// 1.1 to 1.5 times as long. So all tiles are whole there, unless what C holds is added to, or one of them must begin
-// where blocks of scales do.
-constexpr bool WHOLE_TILES = !RESIDUAL && !IN_BLOCKS;
+// 1.1 to 1.5 times as long. So all tiles are whole there, unless what C holds is added to. What two tiles have in
+// common must have the same bits: three or more blocks of a cluster add their parts beginning with the one that owns a
+// chunk, which depends on where the tile begins. Other products than plain ones of 16 bits were not tried.
+constexpr bool WHOLE_TILES = ELEMENT_BYTES == 2 && BYTES_OF_C > 1 && !SCALED && !GATED && !RESIDUAL && SPLIT_K <= 2;
 
 // What this block works on: tiles of its cluster, and its part of K. `rows` and `columns` are those of C, or of
 // C transposed.
