@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from hktune.core.board import BOARDS
 from hktune.core.errors import InputError
@@ -92,7 +92,7 @@ def run_options(shapes: ShapeList, options: Mapping[str, object]) -> RunOptions:
 
 def functions_given(value: object) -> tuple[Callback, ...]:
     """The callbacks. Raises InputError for what is none, such as one that is in no list."""
-    several = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else None
+    several = _listed(value)
     if several is None or not all(map(callable, several)):
         raise InputError(f"callbacks: must be functions, in a list, got {shown(value)}: pass [FUNCTION]")
     return several
@@ -100,10 +100,15 @@ def functions_given(value: object) -> tuple[Callback, ...]:
 
 def words_given(value: object) -> tuple[str, ...]:
     """The words of a command. Raises InputError for what is none, such as one text."""
-    several = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else None
+    several = _listed(value)
     if several is None or not all(isinstance(word, str) for word in several):
         raise InputError(f"command: must be words, in a list, got {shown(value)}: pass [WORD, ...]")
     return several
+
+
+def _listed(value: object) -> tuple[Any, ...] | None:
+    """What a list or the like has; None for what is none, as a text is."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else None
 
 
 def path_given(value: object, name: str) -> Path:

@@ -80,9 +80,9 @@ class SearchSpace:
     Its template renders the code of one operation, the template's first; `for_operation` has the others.
     """
 
-    def __init__(self, description: SpaceDescription, template: Template, compute_units: int | None = None) -> None:
+    def __init__(self, description: SpaceDescription, template: Template) -> None:
         self.name = description.name
-        self._description, self._any_template, self._compute_units = description, template, compute_units
+        self._description, self._any_template = description, template
         self._of_operation: dict[Operation, SearchSpace] = {template.operation: self}
         self.template = template.within(self._require_own_of)
         self.arch = arch_named(template.arch)
@@ -115,7 +115,7 @@ class SearchSpace:
         """This space with its template for `operation`. Raises InputError for one that the template cannot do."""
         code = self.template.code_operation(operation)
         if code not in self._of_operation:
-            other = SearchSpace(self._description, self._any_template.for_operation(code), self._compute_units)
+            other = SearchSpace(self._description, self._any_template.for_operation(code))
             other._of_operation = self._of_operation
             self._of_operation[code] = other
         return self._of_operation[code]
@@ -137,13 +137,13 @@ class SearchSpace:
         """This space with other `constants` in its estimate. Raises SpaceError for one that it does not have."""
         estimate = self._estimate_of(constants)
         description = structs.replace(self._description, estimate=estimate)
-        return SearchSpace(description, self._any_template, self._compute_units)
+        return SearchSpace(description, self._any_template)
 
     def on(self, compute_units: int) -> SearchSpace:
         """This space for a device with so many compute units: boards of one architecture differ, and so do parts of a
         board. Kernels are the same; its expressions count with them, so the estimate, what is foremost and launches
         do."""
-        return SearchSpace(self._description, self._any_template.on(compute_units), compute_units)
+        return SearchSpace(self._description, self._any_template.on(compute_units))
 
     def estimate_with(self, constants: Mapping[str, int]) -> Derived:
         """The estimate alone of `with_estimate`, over a scope of config, a problem's facts, and what the space derives
@@ -204,8 +204,7 @@ class SearchSpace:
         """What rules may name that no choice changes: the architecture, the operation, and the problem's sizes."""
         operation = problem.operation if problem else self.template.operation
         sizes = {**problem.sizes, "groups": problem.groups} if problem else {}
-        arch = self.arch if self._compute_units is None else replace(self.arch, compute_units=self._compute_units)
-        return {"arch": arch, "operation": facts_of(operation), **sizes}
+        return {**self.template.launch_records, "operation": facts_of(operation), **sizes}
 
     def scheduled(self, with_problem: bool) -> tuple[list[list[Step]], list[Step]]:
         """What its domains judge at each level (`rules.schedule`), and all of it in order: one for all problems."""

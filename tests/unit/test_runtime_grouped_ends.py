@@ -37,13 +37,20 @@ ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[LoadedTable]:
-    monkeypatch.setattr(operators, "_current", None)
-    published(tmp_path, *(trial(Problem(M, N, K, operation_of(text))) for text in FINISHED), *map(trial, PRODUCTS))
-    yield hktune.load(tmp_path, allow_modelled=True)
+def loaded(
+    folder: Path, patch: pytest.MonkeyPatch, finished: list[str], products: list[Problem]
+) -> Iterable[LoadedTable]:
+    """A table of these, which is the current one until it is asked for again."""
+    patch.setattr(operators, "_current", None)
+    published(folder, *(trial(Problem(M, N, K, operation_of(text))) for text in finished), *map(trial, products))
+    yield hktune.load(folder, allow_modelled=True)
     hktune.disable()
     torch._dynamo.reset()
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[LoadedTable]:
+    yield from loaded(tmp_path, monkeypatch, FINISHED, PRODUCTS)
 
 
 def operands(columns: int = 2 * N, m: int = M) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,7 +65,7 @@ def exact(a: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
     return torch.cat([a[first:end].double() @ weights[group].double().T for group, (first, end) in ranges])
 
 
-def gates(product: Tensor, activation: str | None, interleaved: bool = False) -> Tensor:
+def gates(product: Tensor, activation: str | None = "silu", interleaved: bool = False) -> Tensor:
     gate, up = (product[:, ::2], product[:, 1::2]) if interleaved else product.chunk(2, -1)
     return ACTIVATIONS[activation](gate) * up
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from naive_gemm import published, trial
+from test_runtime_grouped_ends import ACTIVATIONS, close, gates, loaded
 from test_runtime_scaled_grouped import ENDS, FLOAT8, GROUPS, SM90A, K, M, N, as_integers, exact
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -29,22 +30,11 @@ from hktune.template.template import load_template
 ROWS = "grouped4.e4m3.nt.rows"
 FINISHED = [f"{ROWS}->bf16+{steps}" for steps in ("silu", "silu+gated", "silu+gated_interleaved")]
 PRODUCTS = [Problem(M, columns, K, operation_of(f"{ROWS}->bf16")) for columns in (N, 2 * N)]
-ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
-    "silu": functional.silu,
-    "relu": functional.relu,
-    "gelu": functional.gelu,
-    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
-    None: lambda x: x,
-}
 
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[LoadedTable]:
-    monkeypatch.setattr(operators, "_current", None)
-    published(tmp_path, *(trial(Problem(M, N, K, operation_of(text))) for text in FINISHED), *map(trial, PRODUCTS))
-    yield hktune.load(tmp_path, allow_modelled=True)
-    hktune.disable()
-    torch._dynamo.reset()
+    yield from loaded(tmp_path, monkeypatch, FINISHED, PRODUCTS)
 
 
 def operands(columns: int = 2 * N, m: int = M) -> dict[str, Any]:
@@ -57,17 +47,6 @@ def operands(columns: int = 2 * N, m: int = M) -> dict[str, Any]:
         "scale_b": torch.rand((GROUPS, columns), generator=random) + 0.5,
         "offs": torch.tensor(ENDS, dtype=torch.int32).clamp(max=m),
     }
-
-
-def gates(product: Tensor, activation: str | None = "silu", interleaved: bool = False) -> Tensor:
-    gate, up = (product[:, ::2], product[:, 1::2]) if interleaved else product.chunk(2, -1)
-    return ACTIVATIONS[activation](gate) * up
-
-
-def close(found: Tensor, expected: Tensor) -> None:
-    assert found.dtype is torch.bfloat16
-    assert found.shape == expected.shape
-    torch.testing.assert_close(found.double(), expected, rtol=2**-6, atol=2**-6)
 
 
 def rounds_once(found: Tensor, expected: Tensor) -> None:
